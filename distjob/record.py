@@ -1,0 +1,300 @@
+"""The rules: a VM's jobs as one immutable record, every change a pure function on it.
+
+A VM has three slots (sync, agent, async), each empty or holding one job, and a queue of the tickets
+that wait, oldest first. Every function here takes a record and returns the next one; none knows
+of stores, time, threads or other VMs. Whatever frees something also lets in, in the same step,
+the oldest tickets that may start: a record that is at rest has no waiter that could.
+
+Source: libvirt 9.0.0 ``virDomainObjBeginJobInternal``, ``virDomainNestedJobAllowed``,
+``virDomainObjCanSetJob``, ``virDomainObjEndJob``; differences are in docs/semantics.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from enum import Enum, auto
+from typing import TypeVar
+
+import msgspec
+
+from distjob.jobs import DEFAULT_MASK, AgentJob, AsyncJob, Job, Mask, Slot
+
+H = TypeVar("H", bound="Holder")
+_Test = Callable[["Ticket"], bool]
+
+
+class Owner(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """Who asks, for people: a controller's name, its host and its process."""
+
+    controller: str
+    host: str
+    pid: int
+
+
+class Ticket(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    gc=False,
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+):
+    """One begin call. ``id`` is unique for ever, so that asking twice is asking once."""
+
+    id: str
+    session: str
+    owner: Owner
+    api: str
+    """What the caller is doing, for people; libvirt's name of the API call."""
+    asked: float
+    """Wall clock of the asker, for people."""
+    job: Job | None = None
+    """The sync job, `Job.ASYNC`, `Job.ASYNC_NESTED`, or None for an agent job alone."""
+    agent: AgentJob | None = None
+    kind: AsyncJob | None = None
+    """With `Job.ASYNC` the type asked for, with `Job.ASYNC_NESTED` the type it is a step of."""
+    parent: str = ""
+    """With `Job.ASYNC_NESTED`: the id of the async job's ticket."""
+
+    @property
+    def nested(self) -> bool:
+        return self.job is Job.ASYNC_NESTED
+
+    @property
+    def exempt(self) -> bool:
+        """``max_queued`` never keeps out a request for the async slot, nor a destroy job."""
+        return self.job is Job.ASYNC or self.job is Job.DESTROY
+
+
+class Holder(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
+    """A ticket in a slot."""
+
+    ticket: Ticket
+    since: float
+    """Wall clock of whoever granted it, for people."""
+    token: int = 0
+    """The version of the commit that granted it; 0 until that commit is made."""
+
+
+class AsyncHolder(Holder, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
+    """The ticket in the async slot, with the sync jobs it lets in."""
+
+    mask: Mask = DEFAULT_MASK
+
+
+class Verdict(Enum):
+    """What became of a request."""
+
+    GRANTED = auto()
+    WAITING = auto()
+    BUSY = auto()
+    """It can't start now and does not want to wait."""
+    FULL = auto()
+    """``max_queued`` holders and waiters are there already."""
+    NOT_OWNER = auto()
+    """A step of an async job that is not running, or not the asker's."""
+    WRONG_JOB = auto()
+    """A step of an async job of another type."""
+
+
+class JobRecord(
+    msgspec.Struct,
+    frozen=True,
+    gc=False,
+    omit_defaults=True,
+    rename={"async_": "async"},
+    forbid_unknown_fields=True,
+):
+    """All of one VM's jobs. The empty record is an idle VM, and is not kept in the store."""
+
+    sync: Holder | None = None
+    agent: Holder | None = None
+    async_: AsyncHolder | None = None
+    queue: tuple[Ticket, ...] = ()
+
+    # -- looking -------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        return not (self.sync or self.agent or self.async_ or self.queue)
+
+    def holders(self) -> Iterator[tuple[Slot, Holder]]:
+        """The slots that are taken. A request for a sync and an agent job holds two."""
+        if self.sync:
+            yield Slot.SYNC, self.sync
+        if self.agent:
+            yield Slot.AGENT, self.agent
+        if self.async_:
+            yield Slot.ASYNC, self.async_
+
+    def held(self, ticket_id: str) -> Holder | None:
+        """The slot that this ticket holds (the sync one, if it holds two)."""
+        for _, holder in self.holders():
+            if holder.ticket.id == ticket_id:
+                return holder
+        return None
+
+    def waits(self, ticket_id: str) -> bool:
+        return any(ticket.id == ticket_id for ticket in self.queue)
+
+    def sessions(self) -> frozenset[str]:
+        """All sessions that hold or wait."""
+        held = {holder.ticket.session for _, holder in self.holders()}
+        return frozenset(held.union(ticket.session for ticket in self.queue))
+
+    def masked(self, ticket: Ticket) -> bool:
+        """Rule 2: an async job runs and keeps this one out."""
+        if self.async_ is None or ticket.job is None or ticket.nested:
+            return False
+        return ticket.job not in self.async_.mask
+
+    def admits(self, ticket: Ticket) -> bool:
+        """Rules 2 and 3: may it start now? The async slot needs the sync slot free, too."""
+        if ticket.job is not None and (self.sync is not None or self.masked(ticket)):
+            return False
+        return ticket.agent is None or self.agent is None
+
+    def blockers(self, ticket: Ticket) -> tuple[tuple[Slot, Holder], ...]:
+        """Who is named as being in its way: for the monitor at most one, and for the agent.
+
+        The async job if its mask is what blocks, else the sync job (libvirt: ``blocker``).
+        """
+        found: list[tuple[Slot, Holder]] = []
+        if ticket.job is not None:
+            if self.async_ is not None and self.masked(ticket):
+                found.append((Slot.ASYNC, self.async_))
+            elif self.sync is not None:
+                found.append((Slot.SYNC, self.sync))
+        if ticket.agent is not None and self.agent is not None:
+            found.append((Slot.AGENT, self.agent))
+        return tuple(found)
+
+    def count(self) -> int:
+        """Holders and waiters; a ticket in two slots counts once."""
+        return len({holder.ticket.id for _, holder in self.holders()}) + len(self.queue)
+
+    # -- changing ------------------------------------------------------------------------------
+
+    def request(
+        self, ticket: Ticket, *, today: float, max_queued: int = 0, wait: bool = True
+    ) -> tuple[Verdict, JobRecord]:
+        """Rules 1 to 5. A refusal returns this same record; so does a ticket that is known already.
+
+        ``today`` is the wall clock, for people.
+        """
+        if self.held(ticket.id):
+            return Verdict.GRANTED, self
+        if self.waits(ticket.id):
+            return Verdict.WAITING, self
+        if ticket.nested and (refusal := self._refuses_step(ticket)):
+            return refusal, self
+        if 0 < max_queued <= self.count() and not ticket.exempt:
+            return Verdict.FULL, self
+        if self.admits(ticket):
+            return Verdict.GRANTED, self._grant(ticket, today)
+        if not wait:
+            return Verdict.BUSY, self
+        return Verdict.WAITING, msgspec.structs.replace(self, queue=(*self.queue, ticket))
+
+    def end(self, ticket_id: str, *, today: float) -> JobRecord:
+        """End the job of this ticket; the same record if it holds none.
+
+        With an async job end those of its steps that still wait; a step that is under way keeps
+        the sync slot until its own end.
+        """
+        if not self.held(ticket_id):
+            return self
+        return self._without(
+            lambda ticket: ticket.id == ticket_id, lambda ticket: ticket.parent == ticket_id
+        )._promote(today)
+
+    def withdraw(self, ticket_id: str, *, today: float) -> JobRecord:
+        """Take a waiting ticket out of the queue; the same record if it does not wait."""
+        if not self.waits(ticket_id):
+            return self
+        queue = tuple(ticket for ticket in self.queue if ticket.id != ticket_id)
+        return msgspec.structs.replace(self, queue=queue)._promote(today)
+
+    def drop(self, ticket_id: str, *, today: float) -> JobRecord:
+        """`end` or `withdraw`, whichever this ticket needs; the same record if neither."""
+        held = self.end(ticket_id, today=today)
+        return held if held is not self else self.withdraw(ticket_id, today=today)
+
+    def evict(self, ended: Collection[str], *, today: float) -> JobRecord:
+        """Void all that these sessions hold and wait for; the same record if that is nothing."""
+        if self.sessions().isdisjoint(ended):
+            return self
+        gone = {h.ticket.id for _, h in self.holders() if h.ticket.session in ended}
+        return self._without(
+            lambda ticket: ticket.id in gone,
+            lambda ticket: ticket.session in ended or ticket.parent in gone,
+        )._promote(today)
+
+    def set_mask(self, ticket_id: str, mask: Mask, *, today: float) -> JobRecord | None:
+        """Let in other jobs while the async job of this ticket runs; None if it does not run."""
+        if self.async_ is None or self.async_.ticket.id != ticket_id:
+            return None
+        if self.async_.mask == mask:
+            return self
+        changed = msgspec.structs.replace(self.async_, mask=mask)
+        return msgspec.structs.replace(self, async_=changed)._promote(today)
+
+    def at(self, version: int) -> JobRecord:
+        """This record as the value of ``version``: fresh grants get their token."""
+
+        def mint(holder: H | None) -> H | None:
+            if holder is None or holder.token:
+                return holder
+            return msgspec.structs.replace(holder, token=version)
+
+        return JobRecord(mint(self.sync), mint(self.agent), mint(self.async_), self.queue)
+
+    # -- the steps they are made of ------------------------------------------------------------
+
+    def _refuses_step(self, ticket: Ticket) -> Verdict | None:
+        """Rule 5: a nested job is the async job's owner's, and names its type."""
+        running = self.async_.ticket if self.async_ else None
+        if not running or (running.id, running.session) != (ticket.parent, ticket.session):
+            return Verdict.NOT_OWNER
+        return Verdict.WRONG_JOB if running.kind is not ticket.kind else None
+
+    def _grant(self, ticket: Ticket, today: float) -> JobRecord:
+        sync, agent, async_ = self.sync, self.agent, self.async_
+        if ticket.job is Job.ASYNC:
+            async_ = AsyncHolder(ticket, today)
+        elif ticket.job is not None:
+            sync = Holder(ticket, today)
+        if ticket.agent is not None:
+            agent = Holder(ticket, today)
+        return JobRecord(sync, agent, async_, self.queue)
+
+    def _promote(self, today: float) -> JobRecord:
+        """Let in the oldest that may start, then the oldest of the rest: no grant frees another.
+
+        All of it happens at one moment. So an async request that came later than the sync job
+        let in, and would let it in, starts before it took the slot (libvirt's trace 2113).
+        """
+        record, left = self, []
+        for ticket in self.queue:
+            if record.admits(ticket):
+                record = record._grant(ticket, today)
+            else:
+                left.append(ticket)
+        if len(left) == len(self.queue):
+            return record
+        let_in = record.sync if record.sync is not self.sync else None
+        if let_in and not record.async_ and let_in.ticket.job in DEFAULT_MASK:
+            later = next((ticket for ticket in left if ticket.job is Job.ASYNC), None)
+            if later:
+                record = record._grant(later, today)
+                left.remove(later)
+        return msgspec.structs.replace(record, queue=tuple(left))
+
+    def _without(self, free: _Test, drop: _Test) -> JobRecord:
+        """Free the slots whose ticket passes ``free``, drop the waiters that pass ``drop``."""
+
+        def keep(holder: H | None) -> H | None:
+            return None if holder is None or free(holder.ticket) else holder
+
+        queue = tuple(ticket for ticket in self.queue if not drop(ticket))
+        return JobRecord(keep(self.sync), keep(self.agent), keep(self.async_), queue)

@@ -1,0 +1,287 @@
+"""The rules one by one, and what must hold after any sequence of them."""
+
+import dataclasses
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distjob.jobs import DEFAULT_MASK, PLAIN_JOBS, AgentJob, AsyncJob, Job, Slot, mask_of
+from distjob.line import stirred, watched
+from distjob.record import JobRecord, Owner, Ticket, Verdict
+
+OWNER = Owner("ctl", "host", 7)
+count = itertools.count(1)
+
+
+def ticket(job=None, session="s1", **facts):
+    number = next(count)
+    return Ticket(
+        id=f"t{number}", session=session, owner=OWNER, api="api", asked=number, job=job, **facts
+    )
+
+
+def asking(record, wanted, **options):
+    return record.request(wanted, today=100.0, **options)
+
+
+def granted(record, *wanted):
+    for one in wanted:
+        verdict, record = asking(record, one)
+        assert verdict is Verdict.GRANTED
+    return record
+
+
+def waiting(record, *wanted):
+    for one in wanted:
+        verdict, record = asking(record, one)
+        assert verdict is Verdict.WAITING
+    return record
+
+
+def test_one_sync_job_at_a_time():
+    first, second = ticket(Job.QUERY), ticket(Job.QUERY)
+    record = waiting(granted(JobRecord(), first), second)
+    record = record.end(first.id, today=101.0)
+    assert record.sync.ticket == second
+    assert record.sync.since == 101.0
+    assert record.end(second.id, today=102.0).idle
+
+
+def test_sync_and_agent_slots_are_apart_and_one_request_may_take_both():
+    agent = ticket(agent=AgentJob.QUERY)
+    record = granted(JobRecord(), agent, ticket(Job.MODIFY))
+    both = ticket(Job.MODIFY, agent=AgentJob.MODIFY)
+    record = waiting(record, both)
+    record = record.end(agent.id, today=0.0)
+    assert record.waits(both.id)
+    record = record.end(record.sync.ticket.id, today=0.0)
+    assert (record.sync.ticket, record.agent.ticket) == (both, both)
+    assert record.count() == 1
+    assert record.end(both.id, today=0.0).idle
+
+
+def test_an_async_job_masks_and_does_not_take_the_sync_slot():
+    long = ticket(Job.ASYNC, kind=AsyncJob.SAVE)
+    record = granted(JobRecord(), long)
+    assert record.sync is None
+    for job in PLAIN_JOBS:
+        verdict, _ = asking(record, ticket(job), wait=False)
+        assert (verdict is Verdict.GRANTED) == (job in DEFAULT_MASK)
+    assert asking(record, ticket(Job.ASYNC, kind=AsyncJob.DUMP), wait=False)[0] is Verdict.BUSY
+    granted(record, ticket(agent=AgentJob.MODIFY))
+
+
+def test_a_request_for_the_async_slot_needs_the_sync_slot_free():
+    sync, long = ticket(Job.QUERY), ticket(Job.ASYNC, kind=AsyncJob.SAVE)
+    record = waiting(granted(JobRecord(), sync), long)
+    assert record.end(sync.id, today=0.0).async_.ticket == long
+
+
+def test_an_end_lets_in_an_async_request_and_the_older_job_that_it_admits():
+    """Trace 2113 of libvirt: both start, as the async request does not take the slot."""
+    sync, abort = ticket(Job.DESTROY), ticket(Job.ABORT)
+    long = ticket(Job.ASYNC, kind=AsyncJob.MIGRATION_OUT)
+    record = waiting(granted(JobRecord(), sync), abort, long).end(sync.id, today=0.0)
+    assert (record.sync.ticket, record.async_.ticket) == (abort, long)
+
+
+def test_an_async_request_does_not_pass_an_older_job_that_it_would_keep_out():
+    sync, modify = ticket(Job.DESTROY), ticket(Job.MODIFY)
+    long = ticket(Job.ASYNC, kind=AsyncJob.MIGRATION_OUT)
+    record = waiting(granted(JobRecord(), sync), modify, long).end(sync.id, today=0.0)
+    assert record.sync.ticket == modify
+    assert record.waits(long.id)
+
+
+def test_a_new_mask_admits_waiters_at_once_and_the_oldest_first():
+    long = ticket(Job.ASYNC, kind=AsyncJob.SAVE)
+    suspend, modify, later = ticket(Job.SUSPEND), ticket(Job.MODIFY), ticket(Job.MODIFY)
+    record = waiting(granted(JobRecord(), long), suspend, modify, later)
+    record = record.set_mask(long.id, mask_of([Job.MODIFY]), today=0.0)
+    assert record.sync.ticket == modify
+    assert [t.id for t in record.queue] == [suspend.id, later.id]
+    assert record.async_.mask == (Job.DESTROY, Job.MODIFY)
+    assert record.set_mask(modify.id, DEFAULT_MASK, today=0.0) is None
+
+
+@pytest.mark.parametrize("job", [Job.ASYNC, Job.ASYNC_NESTED])
+def test_request_only_types_are_in_no_mask(job):
+    with pytest.raises(ValueError, match="never masked in"):
+        mask_of([job])
+
+
+def test_a_step_is_for_the_owner_and_names_the_type():
+    long = ticket(Job.ASYNC, kind=AsyncJob.SAVE)
+    record = granted(JobRecord(), long)
+
+    def step(**facts):
+        return ticket(Job.ASYNC_NESTED, **{"kind": AsyncJob.SAVE, "parent": long.id, **facts})
+
+    assert asking(record, step(session="s2"))[0] is Verdict.NOT_OWNER
+    assert asking(record, step(parent="t0"))[0] is Verdict.NOT_OWNER
+    assert asking(JobRecord(), step())[0] is Verdict.NOT_OWNER
+    assert asking(record, step(kind=AsyncJob.DUMP))[0] is Verdict.WRONG_JOB
+    granted(record, step())
+
+
+def test_steps_that_wait_go_with_their_async_job_and_one_under_way_stays():
+    long = ticket(Job.ASYNC, kind=AsyncJob.SAVE)
+    steps = [ticket(Job.ASYNC_NESTED, kind=AsyncJob.SAVE, parent=long.id) for _ in range(2)]
+    modify = ticket(Job.MODIFY)
+    record = waiting(granted(JobRecord(), long, steps[0]), steps[1], modify)
+    record = record.end(long.id, today=0.0)
+    assert record.sync.ticket == steps[0]
+    assert record.queue == (modify,)
+    assert record.end(steps[0].id, today=0.0).sync.ticket == modify
+
+
+@pytest.mark.parametrize(
+    ("wanted", "refused"),
+    [
+        ({"job": Job.QUERY}, True),
+        ({"job": Job.DESTROY}, False),
+        ({"job": Job.ASYNC, "kind": AsyncJob.SAVE}, False),
+        ({"agent": AgentJob.QUERY}, True),
+        ({"job": Job.QUERY, "agent": AgentJob.QUERY}, True),
+    ],
+)
+@pytest.mark.parametrize("wait", [True, False])
+def test_max_queued_counts_holders_and_waiters(wanted, refused, wait):
+    record = waiting(granted(JobRecord(), ticket(Job.MODIFY)), ticket(Job.MODIFY))
+    same_verdict, same = asking(record, ticket(**wanted), max_queued=2, wait=wait)
+    assert (same_verdict is Verdict.FULL) == refused
+    if refused:
+        assert same is record
+    assert asking(record, ticket(**wanted), max_queued=3, wait=wait)[0] is not Verdict.FULL
+
+
+def test_a_step_is_not_exempt_from_max_queued():
+    long = ticket(Job.ASYNC, kind=AsyncJob.SAVE)
+    step = ticket(Job.ASYNC_NESTED, kind=AsyncJob.SAVE, parent=long.id)
+    assert asking(granted(JobRecord(), long), step, max_queued=1)[0] is Verdict.FULL
+
+
+def test_asking_twice_is_asking_once():
+    one, two = ticket(Job.QUERY), ticket(Job.QUERY)
+    record = waiting(granted(JobRecord(), one), two)
+    assert asking(record, one) == (Verdict.GRANTED, record)
+    assert asking(record, two, max_queued=1) == (Verdict.WAITING, record)
+
+
+def test_what_is_not_there_changes_nothing():
+    record = waiting(granted(JobRecord(), ticket(Job.QUERY)), ticket(Job.QUERY))
+    assert record.end("t0", today=0.0) is record
+    assert record.withdraw("t0", today=0.0) is record
+    assert record.drop("t0", today=0.0) is record
+    assert record.evict({"s9"}, today=0.0) is record
+    assert record.end(record.queue[0].id, today=0.0) is record
+
+
+def test_eviction_voids_all_of_a_session_and_lets_in_the_next():
+    long = ticket(Job.ASYNC, "dead", kind=AsyncJob.SAVE)
+    record = granted(JobRecord(), long, ticket(agent=AgentJob.QUERY, session="dead"))
+    record = waiting(record, ticket(Job.MODIFY, "dead"), ticket(Job.MODIFY, "alive"))
+    record = record.evict({"dead"}, today=0.0)
+    assert record.sessions() == {"alive"}
+    assert record.sync.ticket.session == "alive"
+    assert not record.queue
+
+
+def test_tokens_are_the_version_of_the_grant():
+    record = granted(JobRecord(), ticket(Job.QUERY)).at(41)
+    record = granted(record, ticket(agent=AgentJob.QUERY)).at(42)
+    assert (record.sync.token, record.agent.token) == (41, 42)
+
+
+def test_blockers_are_those_libvirt_names():
+    long = ticket(Job.ASYNC, kind=AsyncJob.SAVE)
+    query, agent = ticket(Job.QUERY), ticket(agent=AgentJob.QUERY)
+    record = granted(JobRecord(), long, query, agent)
+    both = ticket(Job.QUERY, agent=AgentJob.MODIFY)
+    assert [slot for slot, _ in record.blockers(ticket(Job.MODIFY))] == [Slot.ASYNC]
+    assert [slot for slot, _ in record.blockers(both)] == [Slot.SYNC, Slot.AGENT]
+
+
+def test_the_first_in_line_watches_holders_and_the_others_the_one_before():
+    holder, one, two = (ticket(Job.QUERY, session) for session in ("s1", "s2", "s3"))
+    record = waiting(granted(JobRecord(), holder), one, two)
+    assert watched(record, one.id) == {"s1"}
+    assert watched(record, two.id) == {"s2"}
+    after = record.end(holder.id, today=0.0)
+    assert watched(after, two.id) == {"s2"}  # as before: the one before it holds now
+    assert [t.id for t in stirred(record, after)] == [one.id]
+    agent = asking(record, ticket(agent=AgentJob.QUERY, session="s5"))[1]
+    assert [t.id for t in stirred(record, agent)] == [one.id]
+    assert [t.id for t in stirred(record, record.withdraw(one.id, today=0.0))] == [two.id]
+    third = ticket(Job.QUERY, "s4")
+    assert list(stirred(record, waiting(record, third))) == []
+
+
+@dataclasses.dataclass
+class Step:
+    """One drawn step of a history."""
+
+    kind: str
+    session: str
+    pick: int
+    job: Job | None
+    agent: AgentJob | None
+    limit: int
+
+
+STEPS = st.builds(
+    Step,
+    kind=st.sampled_from(["request"] * 4 + ["end", "end", "withdraw", "evict", "mask"]),
+    session=st.sampled_from(["s1", "s2", "s3"]),
+    pick=st.integers(0, 9),
+    job=st.sampled_from([None, *Job]),
+    agent=st.sampled_from([None, None, *AgentJob]),
+    limit=st.sampled_from([0, 0, 0, 3]),
+)
+
+
+def apply(record, step):
+    tickets = [*{h.ticket.id: h.ticket for _, h in record.holders()}.values(), *record.queue]
+    one = tickets[step.pick % len(tickets)].id if tickets else "t0"
+    match step.kind:
+        case "request":
+            if step.job is None and step.agent is None:
+                return record
+            facts = {"agent": step.agent}
+            if step.job in (Job.ASYNC, Job.ASYNC_NESTED):
+                facts = {"kind": list(AsyncJob)[step.pick % 2]}
+                if step.job is Job.ASYNC_NESTED and record.async_:
+                    facts["parent"] = record.async_.ticket.id
+            return asking(record, ticket(step.job, step.session, **facts), max_queued=step.limit)[1]
+        case "end":
+            return record.end(one, today=1.0)
+        case "withdraw":
+            return record.withdraw(one, today=1.0)
+        case "evict":
+            return record.evict({step.session}, today=1.0)
+        case _:
+            mask = mask_of(PLAIN_JOBS[step.pick % 7 :][:2])
+            return record.set_mask(one, mask, today=1.0) or record
+
+
+@given(st.lists(STEPS, max_size=40))
+@settings(max_examples=300, deadline=None)
+def test_whatever_happens_nobody_who_could_start_is_left_waiting(steps):
+    record, version, last = JobRecord(), 0, dict.fromkeys(Slot, 0)
+    for step in steps:
+        before, version = record, version + 1
+        record = apply(record, step).at(version)
+        ids = [t.id for t in record.queue]
+        assert not any(record.admits(t) for t in record.queue)
+        assert len(set(ids)) == len(ids)
+        assert not any(record.held(one) for one in ids)
+        for slot, holder in record.holders():
+            assert holder.token >= last[slot]
+            last[slot] = holder.token
+        if before.async_ and record.async_ and record.sync not in (None, before.sync):
+            job = record.sync.ticket.job
+            assert job is Job.ASYNC_NESTED or job in record.async_.mask
+        if record.sync and record.sync.ticket.nested and not record.async_:
+            assert before.sync == record.sync
