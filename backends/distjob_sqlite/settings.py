@@ -1,0 +1,32 @@
+"""The keys of the ``sqlite`` section, with their types, bounds and defaults."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+
+class SqliteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the SQLite file is. Every controller of the host must name the same file."""
+
+    path: Annotated[
+        str,
+        msgspec.Meta(
+            min_length=1,
+            max_length=4096,
+            pattern=r"^[^\x00]+\Z",
+            description="The file; made if missing, its directory is not. On a local disk: "
+            "network file systems are refused. Beside it SQLite keeps `-wal` and `-shm`.",
+        ),
+    ] = "/var/lib/distjob/jobs.db"
+    busy_timeout: Annotated[
+        float,
+        msgspec.Meta(
+            ge=0.01,
+            le=60.0,
+            description="Seconds to wait while another process writes, but never longer than the "
+            "session's TTL. A write takes well under a millisecond; only a backup tool or a "
+            "shell with an open transaction holds the file for longer.",
+        ),
+    ] = 5.0

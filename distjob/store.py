@@ -1,0 +1,173 @@
+"""THE boundary: all that a backend does, and the one file its author reads.
+
+A store keeps one versioned value for each VM, keeps sessions alive and delivers wake-ups. It knows
+nothing of jobs: values are opaque bytes. `distjob.testing.contract` is the suite that every
+backend must pass; `distjob.testing.memory` is the smallest one that does.
+
+What holds for every verb:
+
+- Atomic and linearizable for one VM. What a store can't promise it says in its `Guarantees`.
+- VM names come checked: 1 to 255 bytes of UTF-8, any characters, NUL and newline among them.
+- Callable from any thread. One store object serves one client, which has one session at a time.
+- The only errors are `BackendUnavailable` (with ``unanswered=True`` if a change was sent and its
+  reply never came), `RecordError` (the store's own rows are broken) and, at connect, `ConfigError`.
+- No verb retries by itself what may have been applied; the protocol does, and knows how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+ABSENT = 0
+"""The version of a VM that has no value."""
+
+
+class Versioned(msgspec.Struct, frozen=True):
+    """A VM's value; ``version`` is `ABSENT` and ``value`` None if there is none."""
+
+    version: int
+    value: bytes | None
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """The commit was made; ``version`` is larger than every version the store gave out before."""
+
+    version: int
+
+
+class Stale(msgspec.Struct, frozen=True):
+    """The expected version is not the current one; here is what is. Nothing was changed."""
+
+    version: int
+    value: bytes | None
+
+
+class Gone(msgspec.Struct, frozen=True):
+    """Sessions among author and ``wake`` that have ended: all of them, or an ended author alone.
+
+    Nothing was changed.
+    """
+
+    sessions: frozenset[str]
+
+
+Reply = Committed | Stale | Gone
+
+
+class Woken(msgspec.Struct, frozen=True):
+    """A commit named this session in its ``wake``.
+
+    ``value`` is what that commit wrote; None if it removed the value, or if the store did not send
+    it along (too large, merged with a later wake-up): then it has to be read.
+    """
+
+    vm: str
+    version: int
+    value: bytes | None
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """A session that `Store.remaining` was asked about has ended. Optional, and only a hint."""
+
+    session: str
+
+
+class Missed(msgspec.Struct, frozen=True):
+    """Wake-ups may have been lost (a reconnection): whoever waits must read again."""
+
+
+Event = Woken | Ended | Missed
+
+
+class Guarantees(msgspec.Struct, frozen=True):
+    """What a store promises, as data: the contract suite tests each line, docs print them."""
+
+    reach: Literal["process", "host", "network"]
+    """How far apart its clients may be."""
+    wakes: Literal["push", "poll"]
+    """Whether a wake-up is sent by the store or found by a short adaptive poll."""
+    durable: bool
+    """Whether values and versions survive a restart of the store."""
+    versions_survive_loss: bool
+    """Whether versions go on rising when the store has lost all its data."""
+
+
+class Store(Protocol):
+    """A connection of one client to a store. Durations are float seconds."""
+
+    guarantees: Guarantees
+
+    def open_session(self, ttl: float, owner: str) -> str:
+        """Begin a session that ends ``ttl`` seconds after its last renewal; returns its id.
+
+        Ids are never used twice, so that *ended* is for ever. Wake-ups sent to the session from
+        the moment this returns are received. ``owner`` is for people who look into the store.
+        """
+
+    def keep_alive(self, session: str) -> bool:
+        """Renew ``session`` for its full TTL; False if it has ended. Never revives one."""
+
+    def close_session(self, session: str) -> None:
+        """End ``session`` now; no error if it has ended already."""
+
+    def read(self, vm: str) -> Versioned:
+        """The current value of ``vm``."""
+
+    def commit(
+        self, vm: str, expected: int, value: bytes | None, author: str, wake: Collection[str]
+    ) -> Reply:
+        """Set ``vm`` to ``value`` (None: remove it) if its version is ``expected``.
+
+        In the same step, or not at all: ``author`` and every session in ``wake`` must be alive,
+        and each session in ``wake`` is sent ``Woken(vm, new version, value)``. An ended author is
+        told before anything else, a stale version before an ended session to wake. One round trip.
+        ``value`` None with ``expected`` `ABSENT` is a commit like any other.
+        """
+
+    def remaining(self, sessions: Collection[str]) -> Mapping[str, float]:
+        """Seconds until each of ``sessions`` ends if it is not renewed; 0.0 = it has ended.
+
+        A store that can push also sends `Ended` for each of them from now on.
+        """
+
+    def receive(self, session: str, timeout: float) -> Sequence[Event]:
+        """Wait at most ``timeout`` seconds for events of ``session``; one caller at a time.
+
+        Returns early, possibly with nothing, when there are events or `interrupt` was called.
+        A session that has ended receives nothing, without an error. After a lost connection:
+        raises, and the first call that works again returns `Missed`.
+        """
+
+    def interrupt(self) -> None:
+        """Make a `receive` that is under way, or else the next one, return at once. Best effort."""
+
+    def scan(self) -> Iterator[tuple[str, Versioned]]:
+        """All VMs of the namespace that have a value, in no order; not one moment's picture."""
+
+    def close(self) -> None:
+        """Let go of connections; sessions are not ended by this. A second call does nothing.
+
+        Afterwards every verb raises `BackendUnavailable`; a `receive` under way ends soon.
+        """
+
+
+class Backend(msgspec.Struct, frozen=True):
+    """What an entry point of ``distjob.backends`` names; its name is the section in the YAML file.
+
+    The module that holds it must import without the client library, so that settings can be
+    checked, and their schema printed, where the extra is not installed.
+    """
+
+    settings: type[msgspec.Struct]
+    """The section's keys, types and bounds, all optional but those marked in its docstring."""
+    connect: Callable[[Any, str, float], Store]
+    """(settings, namespace, TTL of the sessions in seconds) -> a store that has answered once.
+
+    Imports the client library; checks what the server must have and what all controllers of the
+    namespace must agree on. Raises `BackendUnavailable` or `ConfigError`.
+    """
+    extra: str = ""
+    """What to install for the client library: ``pip install distjob[extra]``; empty: nothing."""
