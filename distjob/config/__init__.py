@@ -1,0 +1,218 @@
+"""Settings: from a YAML file, a mapping or nothing, to typed, checked, frozen values.
+
+    __init__.py   the settings all backends share; `load`, `open_backend`
+    source.py     YAML or Python values -> a tree that knows its lines; the look of an error
+    kinds.py      what a type annotation allows, in words
+    build.py      the tree and a Struct type -> an object; ${VAR} and K_file; unknown keys
+    backends.py   the entry points of ``distjob.backends``
+    redact.py     what of a setting may be shown
+    schema.py     JSON Schema of the file
+
+Every mistake is one ConfigError with file, line, key path and what would be right, and no error
+ever shows a value. Imports no client library and knows no backend by name but the default's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from distjob.config import backends
+from distjob.config.build import Builder
+from distjob.config.redact import shown
+from distjob.config.source import Node, Source, read_python, read_yaml
+from distjob.errors import ConfigError
+from distjob.names import MAX_TTL, MAX_WAIT, MIN_TTL, check_ttl, check_wait
+from distjob.store import Store
+
+__all__ = ["JobSettings", "SessionSettings", "Settings", "json_schema", "load", "open_backend"]
+
+_NAMESPACE = r"^[A-Za-z0-9._-]{1,64}\Z"
+_MAX_FILE = 1 << 20
+
+
+class JobSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How jobs are asked for."""
+
+    wait: Annotated[
+        float,
+        msgspec.Meta(ge=0, le=MAX_WAIT, description="Seconds that a begin waits for its job."),
+    ] = 30.0
+    max_queued: Annotated[
+        int,
+        msgspec.Meta(
+            ge=0,
+            le=1_000_000,
+            description="Jobs held and waited for, of one VM, beyond which a begin is refused. "
+            "0: no limit.",
+        ),
+    ] = 0
+
+    def __post_init__(self) -> None:
+        check_wait(self.wait)
+
+
+class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long a controller that went silent is believed to live."""
+
+    ttl: Annotated[
+        float,
+        msgspec.Meta(
+            ge=MIN_TTL,
+            le=MAX_TTL,
+            description="Seconds after which the jobs of a controller that died are free.",
+        ),
+    ] = 10.0
+
+    def __post_init__(self) -> None:
+        check_ttl(self.ttl)
+
+
+class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The keys of the file that are no backend's section."""
+
+    namespace: Annotated[
+        str,
+        msgspec.Meta(
+            pattern=_NAMESPACE,
+            description="1 to 64 of A-Z, a-z, 0-9, dot, underscore, hyphen. Controllers "
+            "of one namespace share jobs.",
+        ),
+    ] = "default"
+    controller: Annotated[
+        str,
+        msgspec.Meta(
+            pattern=r"^[^\x00-\x1f\x7f]{1,255}\Z",
+            description="1 to 255 characters on one line, shown to people with the pid. "
+            "Left out: the host's name.",
+        ),
+    ] = msgspec.field(default_factory=lambda: socket.gethostname() or "unknown")
+    job: JobSettings = JobSettings()
+    session: SessionSettings = SessionSettings()
+    backend: Annotated[
+        str, msgspec.Meta(description="The store that is used: the name of its section.")
+    ] = "sqlite"
+
+
+class Settings(Common, frozen=True, kw_only=True):
+    """What `load` returns. Immutable, to be shared freely; its repr shows no secret."""
+
+    section: Any = None
+    """The settings of the backend that is used, of the type that its `Backend` names."""
+    templates: Mapping[str, str] = msgspec.field(default_factory=dict)
+    """By key path, what to show in place of values that came from a variable or a file."""
+
+    def __post_init__(self) -> None:
+        if not re.match(_NAMESPACE, self.namespace):
+            raise ConfigError("namespace: must be 1 to 64 characters of A-Z a-z 0-9 . _ -")
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """The fields, with secrets blotted out, for rich as well as for `repr`."""
+        section = _Verbatim(shown(self.section, self.backend, self.templates))
+        names = Common.__struct_fields__
+        return [*((name, getattr(self, name)) for name in names), ("section", section)]
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"Settings({fields})"
+
+
+class _Verbatim(str):
+    """A text that is its own repr."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def load(source: str | os.PathLike[str] | Mapping[str, Any] | Settings | None = None) -> Settings:
+    """Read and check settings; nothing is connected to.
+
+    Args:
+        source: the path of a YAML file; a mapping of the same shape (from code, ``${VAR}`` and
+            ``K_file`` have their meaning there, too); None for the defaults; or Settings, which
+            are returned as they are. Relative paths in ``K_file`` are taken from the file's
+            folder, in a mapping from the current one.
+
+    Raises ConfigError, once, for the first mistake: it names file, line, key path and what would
+    be right, and never shows a value. Thread-safe.
+    """
+    if isinstance(source, Settings):
+        return source
+    where, root = _read(source)
+    builder = Builder(where)
+    root = builder.expanded(root)
+    if root.value is None:
+        root = Node({})
+    if not isinstance(root.value, dict):
+        raise where.fail("", root.line, "must be a mapping of settings, such as 'namespace: prod'")
+    known = backends.installed()
+    sections = {name: node for name, node in root.value.items() if name in known}
+    rest = {name: node for name, node in root.value.items() if name not in known}
+    common: Common = builder.struct(Node(rest, root.line), Common, "", also=known)
+    if common.backend not in known:
+        line = next((rest[key].line for key in ("backend", "backend_file") if key in rest), 0)
+        said = "" if "backend" in builder.templates else common.backend
+        raise where.fail("backend", line, backends.unknown(said, known))
+    built = {
+        name: builder.build(node, backends.find(name).settings, name)
+        for name, node in sections.items()
+    }
+    if common.backend not in built:
+        settings = backends.find(common.backend).settings
+        built[common.backend] = builder.build(Node({}, root.line), settings, common.backend)
+    return Settings(
+        **{name: getattr(common, name) for name in Common.__struct_fields__},
+        section=built[common.backend],
+        templates=builder.templates,
+    )
+
+
+def open_backend(settings: Settings) -> Store:
+    """Connect to the store that ``settings`` name; the caller closes it.
+
+    Raises ConfigError for a backend that is unknown, whose client library is missing (it says
+    what to install) or whose server can't be used; BackendUnavailable if it can't be reached.
+    """
+    section = settings.section
+    if section is None:
+        section = load({"backend": settings.backend}).section
+    return backends.connect(settings.backend, section, settings.namespace, settings.session.ttl)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of the whole file, with the sections of all installed backends."""
+    from distjob.config.schema import file_schema
+
+    return file_schema(Common)
+
+
+def _read(source: object) -> tuple[Source, Node]:
+    if source is None or isinstance(source, Mapping):
+        where = Source("settings", Path())
+        return where, read_python({} if source is None else source, where)
+    if not isinstance(source, str | os.PathLike) or isinstance(fspath := os.fspath(source), bytes):
+        raise ConfigError(
+            f"settings are the path of a YAML file, a mapping or None, not {type(source).__name__}"
+        )
+    path = Path(fspath)
+    where = Source(fspath, path.parent)
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_FILE + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a path"
+        raise where.fail("", 0, f"can't be read: {reason}") from None
+    if len(data) > _MAX_FILE:
+        raise where.fail("", 0, f"is larger than {_MAX_FILE} bytes: not a settings file")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise where.fail("", line, "is not UTF-8; save it as UTF-8") from None
+    return where, read_yaml(text, where)

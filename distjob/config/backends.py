@@ -1,0 +1,86 @@
+"""The entry points of ``distjob.backends``: which backends are installed, and how one is opened.
+
+Knows no backend by name. Entry points are imported only when their section or their store is
+needed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping
+from importlib import metadata
+from typing import Any
+
+from distjob.errors import ConfigError
+from distjob.store import Backend, Store
+
+GROUP = "distjob.backends"
+
+
+def entry_points() -> Iterable[metadata.EntryPoint]:
+    """What is installed; tests replace this."""
+    return metadata.entry_points(group=GROUP)
+
+
+def installed() -> Mapping[str, metadata.EntryPoint]:
+    """The installed backends by name. Raises ConfigError if two packages claim one name."""
+    found: dict[str, metadata.EntryPoint] = {}
+    for point in entry_points():
+        other = found.setdefault(point.name, point)
+        if other.value != point.value:
+            raise ConfigError(
+                f"two backends are named {point.name!r}: {other.value} and {point.value};"
+                " uninstall one of them"
+            )
+    return found
+
+
+def find(name: str) -> Backend:
+    """The backend called ``name``, imported. Raises ConfigError if there is none that works."""
+    known = installed()
+    if name not in known:
+        raise ConfigError(f"backend: {unknown(name, known)}")
+    point = known[name]
+    try:
+        backend = point.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"backend {name!r} ({point.value}) can't be loaded: {error}") from error
+    if not isinstance(backend, Backend):
+        raise ConfigError(
+            f"backend {name!r} ({point.value}) is a {type(backend).__name__},"
+            " not a distjob.store.Backend"
+        )
+    return backend
+
+
+def connect(name: str, section: Any, namespace: str, ttl: float) -> Store:
+    """Open the store of the backend called ``name``. Raises ConfigError, BackendUnavailable."""
+    backend = find(name)
+    if not isinstance(section, backend.settings):
+        raise ConfigError(
+            f"{name}: must be {backend.settings.__name__}, is {type(section).__name__};"
+            " use distjob.config.load"
+        )
+    try:
+        return backend.connect(section, namespace, ttl)
+    except ModuleNotFoundError as error:
+        own = installed()[name].module.partition(".")[0]
+        missing = (error.name or "").partition(".")[0]
+        if not backend.extra or missing in ("", own, "distjob"):
+            raise
+        raise ConfigError(
+            f"backend {name!r} needs the package {missing!r}, which is not installed:"
+            f' pip install "distjob[{backend.extra}]"'
+        ) from error
+
+
+def unknown(name: str, known: Collection[str]) -> str:
+    """What to say about a backend that is not there; ``name`` only serves to find its like."""
+    listed = ", ".join(sorted(known)) or "none"
+    return f"no backend of this name is installed{suggestion(name, known)} (known: {listed})"
+
+
+def suggestion(name: str, known: Collection[str]) -> str:
+    """``; did you mean 'x'?``, or nothing."""
+    near = difflib.get_close_matches(name.lower().replace("-", "_"), known, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""

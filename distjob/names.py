@@ -1,0 +1,76 @@
+"""What a VM may be called, and how long a wait and a TTL may be.
+
+The one place that knows these bounds: the client, the guards and the settings all ask here. A VM's
+name means nothing to distjob: NUL, '/', newlines and emoji are as good as letters. Knows nothing
+of stores, jobs or files.
+"""
+
+from __future__ import annotations
+
+from distjob.errors import BadRequest
+
+MAX_VM_BYTES = 255
+MAX_WAIT = 31_536_000.0
+"""A year, in seconds: longer is a mistake in the unit, and some timers overflow."""
+MIN_TTL = 0.1
+MAX_TTL = 86_400.0
+
+
+def check_vm(vm: object) -> str:
+    """Return ``vm`` if it can name a VM: a str of 1 to 255 bytes in UTF-8, of any characters.
+
+    Raises BadRequest, which says what it got and what would be right. Thread-safe.
+    """
+    if type(vm) is str and 0 < len(vm) < 64 and vm.isascii():
+        return vm
+    if not isinstance(vm, str):
+        raise BadRequest(
+            f"a VM is named by a str of 1 to {MAX_VM_BYTES} bytes, not by {type(vm).__name__}"
+            " (decode bytes; str() a UUID)"
+        )
+    if not vm:
+        raise BadRequest(f"the name of a VM is empty; it takes 1 to {MAX_VM_BYTES} bytes of UTF-8")
+    try:
+        size = len(vm.encode())
+    except UnicodeEncodeError as error:
+        raise BadRequest(
+            f"the name of VM {_short(vm)} has a lone surrogate at index {error.start}, which UTF-8"
+            " can't carry; decode names as UTF-8, without surrogateescape"
+        ) from None
+    if size > MAX_VM_BYTES:
+        raise BadRequest(
+            f"the name of VM {_short(vm)} has {size} bytes in UTF-8;"
+            f" it may have 1 to {MAX_VM_BYTES}: use the VM's UUID"
+        )
+    return vm
+
+
+def check_wait(seconds: object) -> float:
+    """Return ``seconds`` as a float if it can be waited: 0 to a year, finite.
+
+    Raises BadRequest. Thread-safe.
+    """
+    return _seconds("a wait", seconds, 0.0, MAX_WAIT)
+
+
+def check_ttl(seconds: object) -> float:
+    """Return ``seconds`` as a float if a session may have it as TTL: 0.1 to 86400, finite.
+
+    Raises BadRequest. Thread-safe.
+    """
+    return _seconds("a session's TTL", seconds, MIN_TTL, MAX_TTL)
+
+
+def _seconds(what: str, seconds: object, low: float, high: float) -> float:
+    right = f"{what} is a number of seconds from {low:g} to {high:.0f}"
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise BadRequest(f"{right}, not {type(seconds).__name__}")
+    if not low <= seconds <= high:  # false for NaN, too
+        # NaN is neither small nor large; an int of thousands of digits can't even be printed.
+        shown = "a number far beyond that" if abs(seconds) > 1e18 else str(seconds)
+        raise BadRequest(f"{right}, not {shown}")
+    return float(seconds)
+
+
+def _short(vm: str) -> str:
+    return repr(vm) if len(vm) <= 40 else f"{vm[:40]!r}..."

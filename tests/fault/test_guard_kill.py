@@ -1,0 +1,115 @@
+"""Guards in processes that are killed: no mark falls, and bodies of two processes never overlap."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from distjob.fencing import Guard
+from distjob.jobs import Slot
+
+ADMIT = """
+import sys
+from distjob.fencing import Guard
+from distjob.errors import StaleToken
+path, step, offset = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+guard = Guard(path)
+token = guard.highest("vm", "sync") // step * step + step + offset
+while True:
+    try:
+        guard.admit("vm", "sync", token)
+    except StaleToken as stale:
+        token = stale.highest // step * step + step + offset
+        continue
+    print(token, flush=True)
+    token += step
+"""
+
+RACE = """
+import sys, time
+from distjob.fencing import Guard
+from distjob.errors import StaleToken
+path, log, offset, until = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+guard = Guard(path)
+token, done = offset, 0
+with open(log, "a", buffering=1) as file:
+    while time.monotonic() < until:
+        try:
+            with guard.exclusively("vm", "sync", token):
+                file.write(f"in {token}\\n")
+                time.sleep(0.002)
+                file.write(f"out {token}\\n")
+            done += 1
+        except StaleToken as stale:
+            token = stale.highest // 2 * 2 + 2 + offset
+        time.sleep(0.001)
+guard.close()
+print(done)
+"""
+
+
+def start(program: str, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)], stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_no_mark_is_below_an_acknowledged_one(tmp_path: Path) -> None:
+    path = tmp_path / "guard.db"
+    chance = random.Random(7)
+    rounds, acknowledged = 0, 0
+    end = time.monotonic() + 4
+    while time.monotonic() < end or rounds < 3:
+        processes = [start(ADMIT, path, 3, offset) for offset in range(3)]
+        for process in processes:  # all have begun
+            assert process.stdout is not None
+            assert process.stdout.readline()
+        for process in processes:
+            time.sleep(chance.uniform(0, 0.1))
+            process.send_signal(signal.SIGKILL)
+        for process in processes:
+            said, _ = process.communicate()
+            complete = said.rpartition("\n")[0].split()
+            assert complete == sorted(complete, key=int)
+            acknowledged = max([acknowledged, *map(int, complete)])
+        with Guard(path) as guard:
+            assert guard.highest("vm", Slot.SYNC) >= acknowledged
+        rounds += 1
+    assert acknowledged > rounds
+
+
+def test_bodies_of_two_processes_never_interleave(tmp_path: Path) -> None:
+    path, log = tmp_path / "guard.db", tmp_path / "log"
+    until = time.monotonic() + 2.5
+    racers = [start(RACE, path, log, offset, until) for offset in (1, 2)]
+    done = [int(racer.communicate()[0]) for racer in racers]
+    assert all(racer.returncode == 0 for racer in racers)
+    assert min(done) > 0, "one never got in: nothing was raced"
+    lines = [line.split() for line in log.read_text().splitlines()]
+    assert len(lines) == 2 * sum(done)
+    tokens = []
+    for (enter, token), (leave, same) in zip(lines[::2], lines[1::2], strict=True):
+        assert (enter, leave, token) == ("in", "out", same)
+        tokens.append(int(token))
+    assert tokens == sorted(tokens), "a stale holder acted"
+
+
+def test_a_killed_body_lets_the_others_in(tmp_path: Path) -> None:
+    path = tmp_path / "guard.db"
+    holder = start(
+        "import sys, time\nfrom distjob.fencing import Guard\n"
+        "with Guard(sys.argv[1]).exclusively('vm', 'sync', 5):\n"
+        "    print('in', flush=True)\n    time.sleep(60)",
+        path,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "in\n"
+    holder.kill()
+    holder.communicate()
+    with Guard(path, wait=2) as guard:
+        assert guard.highest("vm", Slot.SYNC) == 5
+        guard.admit("vm", Slot.SYNC, 6)
