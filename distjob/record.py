@@ -129,8 +129,8 @@ class JobRecord(
 
     def held(self, ticket_id: str) -> Holder | None:
         """The slot that this ticket holds (the sync one, if it holds two)."""
-        for _, holder in self.holders():
-            if holder.ticket.id == ticket_id:
+        for holder in (self.sync, self.agent, self.async_):
+            if holder is not None and holder.ticket.id == ticket_id:
                 return holder
         return None
 
@@ -141,6 +141,13 @@ class JobRecord(
         """All sessions that hold or wait."""
         held = {holder.ticket.session for _, holder in self.holders()}
         return frozenset(held.union(ticket.session for ticket in self.queue))
+
+    def names(self, session: str) -> bool:
+        """Whether this session holds or waits."""
+        for holder in (self.sync, self.agent, self.async_):
+            if holder is not None and holder.ticket.session == session:
+                return True
+        return any(ticket.session == session for ticket in self.queue)
 
     def masked(self, ticket: Ticket) -> bool:
         """Rule 2: an async job runs and keeps this one out."""
@@ -242,12 +249,12 @@ class JobRecord(
     def at(self, version: int) -> JobRecord:
         """This record as the value of ``version``: fresh grants get their token."""
 
-        def mint(holder: H | None) -> H | None:
-            if holder is None or holder.token:
-                return holder
-            return msgspec.structs.replace(holder, token=version)
-
-        return JobRecord(mint(self.sync), mint(self.agent), mint(self.async_), self.queue)
+        return JobRecord(
+            _mint(self.sync, version),
+            _mint(self.agent, version),
+            _mint(self.async_, version),
+            self.queue,
+        )
 
     # -- the steps they are made of ------------------------------------------------------------
 
@@ -274,6 +281,8 @@ class JobRecord(
         All of it happens at one moment. So an async request that came later than the sync job
         let in, and would let it in, starts before it took the slot (libvirt's trace 2113).
         """
+        if not self.queue:
+            return self
         record, left = self, []
         for ticket in self.queue:
             if record.admits(ticket):
@@ -293,8 +302,16 @@ class JobRecord(
     def _without(self, free: _Test, drop: _Test) -> JobRecord:
         """Free the slots whose ticket passes ``free``, drop the waiters that pass ``drop``."""
 
-        def keep(holder: H | None) -> H | None:
-            return None if holder is None or free(holder.ticket) else holder
+        sync, agent, async_ = self.sync, self.agent, self.async_
+        return JobRecord(
+            None if sync is None or free(sync.ticket) else sync,
+            None if agent is None or free(agent.ticket) else agent,
+            None if async_ is None or free(async_.ticket) else async_,
+            tuple(ticket for ticket in self.queue if not drop(ticket)) if self.queue else (),
+        )
 
-        queue = tuple(ticket for ticket in self.queue if not drop(ticket))
-        return JobRecord(keep(self.sync), keep(self.agent), keep(self.async_), queue)
+
+def _mint(holder: H | None, version: int) -> H | None:
+    if holder is None or holder.token:
+        return holder
+    return msgspec.structs.replace(holder, token=version)

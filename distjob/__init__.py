@@ -1,0 +1,63 @@
+"""distjob: begin and end jobs on virtual machines, from several controllers on several machines.
+
+    jobs.py record.py line.py   the rules: types of jobs, a VM's record, who waits for whom; pure
+    codec.py words.py           a record as bytes; what a caller is told about who is in the way
+    protocol/                   every operation as a generator of effects, sans IO
+    driver.py client.py lease.py  blocking: run the generators; Client, connect; leases
+    store.py                    THE boundary: what a backend must do
+    config/                     YAML -> typed, checked settings; opens the backend
+    fencing.py                  the guard for the resource's side
+    cli/ testing/               the command; contract suite, memory store, simulation, replay
+
+What is promised: one holder a slot as long as the store keeps its word and the holder heeds its
+lease's deadline. A holder that was stopped for longer, or a store that lost acknowledged writes,
+can leave two who believe they hold: the token tells the resource who is right, always. Waits and
+deadlines are measured on one machine's clock; no two machines' clocks are ever compared, only
+their rates must agree within a few per cent. Not promised: exactly-once effects without a guard.
+"""
+
+from distjob.client import Client, connect
+from distjob.errors import (
+    BackendUnavailable,
+    BadRequest,
+    ClientClosed,
+    ConfigError,
+    DistjobError,
+    JobTimeout,
+    LeaseLost,
+    NotOwner,
+    OutcomeUnknown,
+    QueueFull,
+    RecordError,
+    StaleToken,
+    WrongJob,
+)
+from distjob.jobs import AgentJob, AsyncJob, Job, Slot
+from distjob.lease import AsyncJobLease, Lease
+from distjob.protocol.look import JobStatus, VMStatus
+
+__all__ = [
+    "AgentJob",
+    "AsyncJob",
+    "AsyncJobLease",
+    "BackendUnavailable",
+    "BadRequest",
+    "Client",
+    "ClientClosed",
+    "ConfigError",
+    "DistjobError",
+    "Job",
+    "JobStatus",
+    "JobTimeout",
+    "Lease",
+    "LeaseLost",
+    "NotOwner",
+    "OutcomeUnknown",
+    "QueueFull",
+    "RecordError",
+    "Slot",
+    "StaleToken",
+    "VMStatus",
+    "WrongJob",
+    "connect",
+]

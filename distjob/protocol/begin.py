@@ -1,0 +1,217 @@
+"""Begin: ask, wait in line if need be, be let in, or be told who is in the way.
+
+It decides which refusals are final: nobody is told "busy" or "full" on account of the dead. What a
+begin that fails or is cancelled has put into the record is taken out again.
+"""
+
+from __future__ import annotations
+
+from distjob.errors import (
+    BackendUnavailable,
+    ClientClosed,
+    JobTimeout,
+    LeaseLost,
+    NotOwner,
+    OutcomeUnknown,
+    QueueFull,
+    RecordError,
+    WrongJob,
+)
+from distjob.protocol.change import NOBODY, Changed, Edit, SessionEnded, change
+from distjob.protocol.controller import Controller, Held, Session, View, Wish
+from distjob.protocol.effects import Interrupt, Op, Wait, ask
+from distjob.protocol.waiting import probe, wait_in_line
+from distjob.record import JobRecord, Ticket, Verdict
+from distjob.words import full_text, job_name, libvirt_text, timeout_text
+
+GRACE = 1.0
+"""Seconds that a store which does not answer is given by a call that does not wait for its job."""
+
+
+def begin(me: Controller, vm: str, wish: Wish, wait: float | None) -> Op[Held | None]:
+    """Begin the job, waiting at most ``wait`` seconds; None: not at all, and None if it is busy.
+
+    A waiter whose session ends asks again with the next one, at the end of the line.
+    """
+    started = me.clock.monotonic()
+    until = started + (GRACE if wait is None else wait)
+    while True:
+        session = yield from live_session(me, until)
+        attempt = _Attempt(me, session, vm, me.ticket(session, wish), wait=wait, started=started)
+        try:
+            return (yield from attempt.run())
+        except SessionEnded:
+            me.lose(session, "the store ended it while a job was waited for")
+            yield from ask(Interrupt())
+            if wish.parent:
+                raise LeaseLost(
+                    f"VM {vm!r}: the session that owns the async {wish.kind} has ended", vm=vm
+                ) from None
+
+
+def live_session(me: Controller, until: float) -> Op[Session]:
+    """The session, waiting for the keeper to open one; raises BackendUnavailable, ClientClosed."""
+    while True:
+        if me.closing:
+            raise ClientClosed("this client is closed")
+        if me.session is not None:
+            return me.session
+        left = until - me.clock.monotonic()
+        if left <= 0:
+            raise BackendUnavailable(
+                "this client's session has ended and the store has not opened another yet"
+            )
+        yield from ask(Wait(left, me.ready))
+
+
+class _Attempt:
+    """One ticket's way, with one session."""
+
+    def __init__(
+        self,
+        me: Controller,
+        session: Session,
+        vm: str,
+        ticket: Ticket,
+        *,
+        wait: float | None,
+        started: float,
+    ) -> None:
+        self.me = me
+        self.session = session
+        self.vm = vm
+        self.ticket = ticket
+        self.wait = wait
+        self.started = started
+        self.until = started + (GRACE if wait is None else wait)
+        self.verdict = Verdict.BUSY
+        self.in_line = False
+        self.doubted = False
+
+    def run(self) -> Op[Held | None]:
+        try:
+            view = yield from self.ask_for_it()
+            while self.verdict is Verdict.WAITING:
+                self.in_line = True
+                view = yield from wait_in_line(
+                    self.me, self.session, self.vm, self.ticket.id, view, until=self.until
+                )
+                if view.record.waits(self.ticket.id):
+                    view = yield from self.give_up()
+                if view.record.held(self.ticket.id):
+                    self.verdict = Verdict.GRANTED
+                else:  # taken out by a hand from outside, or its async job has ended
+                    view = yield from self.ask_for_it()
+        except (SessionEnded, JobTimeout, ClientClosed):
+            raise  # the ticket is void, or withdrawn
+        except GeneratorExit:
+            self.me.leftovers[self.vm, self.ticket.id] = 0.0
+            raise
+        except BackendUnavailable as error:
+            if not self.in_line:
+                raise  # nothing was changed
+            yield from self.abandon()
+            raise self.unknown(error) from error
+        except OutcomeUnknown as error:
+            yield from self.abandon()
+            raise self.unknown(error) from error
+        except BaseException:  # a cancelled begin leaves nothing behind
+            yield from self.abandon()
+            raise
+        finally:
+            self.me.dismiss(self.vm, self.ticket.id)
+        return self.outcome(view)
+
+    def edit(self, record: JobRecord) -> JobRecord:
+        self.verdict, new = record.request(
+            self.ticket,
+            today=self.me.clock.wall(),
+            max_queued=self.me.max_queued,
+            wait=self.wait is not None,
+        )
+        if self.verdict is Verdict.WAITING:  # before the commit, so that no wake-up is missed
+            self.me.enroll(self.vm, self.ticket.id)
+        return new
+
+    def ask_for_it(self) -> Op[View]:
+        """Request it; before a refusal for what others hold, make sure that they live."""
+        ended = NOBODY
+        while True:
+            changed = yield from self.change(self.edit, ended)
+            self.doubted = self.doubted or changed.doubted
+            if self.verdict not in (Verdict.FULL, Verdict.BUSY):
+                return changed.view
+            others = changed.view.record.sessions() - {self.session.id}
+            ended, _ = yield from probe(self.me, others)
+            if not ended:
+                return changed.view
+
+    def give_up(self) -> Op[View]:
+        """The deadline has passed: withdraw, unless the job was granted at the last moment."""
+
+        def withdraw(record: JobRecord) -> JobRecord:
+            return record.withdraw(self.ticket.id, today=self.me.clock.wall())
+
+        until = self.me.clock.monotonic() + GRACE
+        changed = yield from change(self.me, self.session, self.vm, withdraw, until=until)
+        if changed.view.record.held(self.ticket.id):
+            return changed.view
+        record, today = changed.view.record, self.me.clock.wall()
+        waited = self.me.clock.monotonic() - self.started
+        raise JobTimeout(
+            timeout_text(self.vm, record, self.ticket, waited, today),
+            vm=self.vm,
+            job=job_name(self.ticket),
+            blockers=tuple(holder for _, holder in record.blockers(self.ticket)),
+            libvirt_text=libvirt_text(record, self.ticket),
+        )
+
+    def abandon(self) -> Op[None]:
+        """Take the ticket out, held or waiting; what can't be done now the keeper does later."""
+
+        def drop(record: JobRecord) -> JobRecord:
+            return record.drop(self.ticket.id, today=self.me.clock.wall())
+
+        until = self.me.clock.monotonic() + GRACE
+        try:
+            yield from change(self.me, self.session, self.vm, drop, until=until)
+        except SessionEnded:
+            self.me.lose(self.session, "the store ended it")
+        except (BackendUnavailable, OutcomeUnknown, RecordError):
+            self.me.leftovers[self.vm, self.ticket.id] = 0.0
+
+    def outcome(self, view: View) -> Held | None:
+        name, record = job_name(self.ticket), view.record
+        match self.verdict:
+            case Verdict.BUSY:
+                return None
+            case Verdict.FULL:
+                limit, today = self.me.max_queued, self.me.clock.wall()
+                raise QueueFull(
+                    full_text(self.vm, record, self.ticket, limit, today),
+                    vm=self.vm,
+                    job=name,
+                    blockers=tuple(holder for _, holder in record.blockers(self.ticket)),
+                    libvirt_text=libvirt_text(record, self.ticket, full=True),
+                )
+            case Verdict.NOT_OWNER:
+                raise NotOwner(f"VM {self.vm!r}: {name}: that async job is not (any more) yours")
+            case Verdict.WRONG_JOB:
+                running = record.async_.ticket if record.async_ else self.ticket
+                raise WrongJob(f"VM {self.vm!r}: {name}: the {job_name(running)} job runs")
+        holder = record.held(self.ticket.id)
+        if holder is None:
+            raise AssertionError(f"granted, and not in the record: {self.ticket}")
+        return Held(self.vm, self.ticket, holder.token, self.session, doubted=self.doubted)
+
+    def change(self, edit: Edit, ended: frozenset[str]) -> Op[Changed]:
+        return change(self.me, self.session, self.vm, edit, until=self.until, ended=ended)
+
+    def unknown(self, error: Exception) -> OutcomeUnknown:
+        return OutcomeUnknown(
+            f"VM {self.vm!r}: {job_name(self.ticket)} may be held, or granted yet, to nobody's"
+            f" knowledge: {error}. It is withdrawn as soon as the store answers, at the latest"
+            f" within {self.me.ttl:g} s, when this session ends without it",
+            vm=self.vm,
+            job=job_name(self.ticket),
+        )

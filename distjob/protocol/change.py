@@ -1,0 +1,134 @@
+"""Every change of a record goes through `change`: one compare-and-set, repeated until it holds.
+
+It starts from what this client saw last (nothing seen: an idle VM), so that the usual begin and
+end are one round trip. A reply that never came is answered by the next try: tickets are unique,
+an edit that finds its work done changes nothing. It knows no rule of jobs: the edit does.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+from distjob.codec import decode, encode
+from distjob.errors import BackendUnavailable, OutcomeUnknown
+from distjob.line import stirred
+from distjob.protocol.controller import IDLE, Controller, Session, View
+from distjob.protocol.effects import Commit, Op, Read, Wait, ask
+from distjob.record import JobRecord
+from distjob.store import Committed, Reply, Stale
+
+Edit = Callable[[JobRecord], JobRecord]
+"""From a record to the next; the same object means that there is nothing to change."""
+
+NOBODY: frozenset[str] = frozenset()
+
+
+class SessionEnded(Exception):
+    """The store says that the author's own session has ended."""
+
+
+class Changed(NamedTuple):
+    view: View
+    committed: bool
+    """False: the edit found nothing to change, on a record that the store gave in this call."""
+    doubted: bool
+    """A reply was lost on the way."""
+
+
+def change(
+    me: Controller,
+    session: Session,
+    vm: str,
+    edit: Edit,
+    *,
+    until: float,
+    ended: frozenset[str] = NOBODY,
+) -> Op[Changed]:
+    """Make ``edit`` of ``vm``'s record hold, and wake whom it concerns.
+
+    ``ended``: sessions known to have ended, evicted in the same commit. While the store can't be
+    reached it tries again until ``until``, at least once.
+
+    Raises SessionEnded; BackendUnavailable (nothing was changed), OutcomeUnknown, RecordError.
+    """
+    view = me.views.get(vm, IDLE)
+    certain = False
+    tries: _Tries | None = None
+    while True:
+        new = edit(view.record.evict(ended, today=me.clock.wall()) if ended else view.record)
+        try:
+            if new is not view.record:
+                wake = _wake(session, view.record, new)
+                reply: Reply = yield Commit(vm, view.version, encode(new), session.id, wake)
+            elif certain:
+                return Changed(view, committed=False, doubted=tries is not None and tries.doubted)
+            else:
+                view, certain = (yield from look(me, vm)), True
+                continue
+        except BackendUnavailable as error:
+            tries = tries or _Tries(me, session, vm, until)
+            yield from tries.failed(error)
+            continue
+        if isinstance(reply, Committed):
+            view = IDLE if new.idle else View(reply.version, new.at(reply.version))
+            me.saw(vm, view)
+            return Changed(view, committed=True, doubted=tries is not None and tries.doubted)
+        if isinstance(reply, Stale):
+            view, certain = View(reply.version, decode(vm, reply.version, reply.value)), True
+            me.saw(vm, view)
+            tries = tries or _Tries(me, session, vm, until)
+            yield from tries.collided()
+        elif session.id in reply.sessions:
+            raise SessionEnded
+        else:
+            ended |= reply.sessions
+
+
+def _wake(session: Session, old: JobRecord, new: JobRecord) -> frozenset[str]:
+    if not old.queue:
+        return NOBODY
+    return frozenset(ticket.session for ticket in stirred(old, new)) - {session.id}
+
+
+class _Tries:
+    """How often it has failed, and what follows: a pause, or an error."""
+
+    def __init__(self, me: Controller, session: Session, vm: str, until: float) -> None:
+        self.me = me
+        self.session = session
+        self.vm = vm
+        self.until = until
+        self.failures = 0
+        self.collisions = 0
+        self.doubted = False
+
+    def failed(self, error: BackendUnavailable) -> Op[None]:
+        """The store did not answer. At least one more try, as a pooled connection may be dead."""
+        self.doubted = self.doubted or error.unanswered
+        self.failures += 1
+        if self.failures == 1:
+            return
+        if self.me.clock.monotonic() < self.until:
+            yield from ask(Wait(min(0.02 * 2.0**self.failures, 0.5)))
+        elif self.doubted:
+            raise OutcomeUnknown(f"VM {self.vm!r}: {error}", vm=self.vm) from error
+        else:
+            raise error
+
+    def collided(self) -> Op[None]:
+        """Another was first. Many who change one VM at once step out of each other's way."""
+        self.collisions += 1
+        if self.collisions > 3:
+            key = f"{self.session.id}{self.vm}{self.collisions}".encode()
+            share = zlib.crc32(key) / 2**32
+            yield from ask(Wait(share * min(0.001 * 2.0 ** (self.collisions - 3), 0.1)))
+
+
+def look(me: Controller, vm: str) -> Op[View]:
+    """Read ``vm``'s record. Raises BackendUnavailable, RecordError."""
+    read = yield from ask(Read(vm))
+    view = View(read.version, decode(vm, read.version, read.value))
+    me.saw(vm, view)
+    return view

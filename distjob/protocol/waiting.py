@@ -1,0 +1,77 @@
+"""Waiting in line.
+
+A waiter is woken by whoever lets it in. It looks by itself only where no message could come: when
+the session it watches (see line.py) should have ended, and after half a TTL of silence.
+"""
+
+from __future__ import annotations
+
+from distjob.errors import BackendUnavailable, ClientClosed
+from distjob.line import watched
+from distjob.protocol.change import NOBODY, SessionEnded, change, look
+from distjob.protocol.controller import Controller, Session, View
+from distjob.protocol.effects import Op, Remaining, Wait, ask
+
+RETRY = 0.25
+"""Seconds until a waiter tries again what the store did not answer."""
+AFTER = 0.005
+"""Seconds past the moment at which a session should have ended, to find it ended."""
+
+
+def wait_in_line(
+    me: Controller, session: Session, vm: str, ticket_id: str, view: View, *, until: float
+) -> Op[View]:
+    """Until the ticket does not wait any more, or ``until``; returns the view that says so.
+
+    Raises SessionEnded, ClientClosed, RecordError; OutcomeUnknown of an eviction.
+    """
+    waiter = me.enroll(vm, ticket_id)
+    watching, probe_at, read_at = NOBODY, 0.0, me.clock.monotonic() + me.ttl / 2
+    while view.record.waits(ticket_id):
+        now = me.clock.monotonic()
+        if me.closing:
+            raise ClientClosed(f"VM {vm!r}: this client was closed while it waited")
+        if not session.alive or now >= session.deadline:
+            raise SessionEnded
+        if now >= until:
+            return view
+        watch = watched(view.record, ticket_id)
+        try:
+            if watch != watching or now >= probe_at:
+                ended, soonest = yield from probe(me, watch)
+                watching, probe_at = watch, me.clock.monotonic() + soonest + AFTER
+                if ended:
+                    view = yield from _evict(me, session, vm, ended, until)
+                continue
+            if waiter.missed or now >= read_at:
+                waiter.missed = False
+                view, read_at = (yield from look(me, vm)), me.clock.monotonic() + me.ttl / 2
+                continue
+        except BackendUnavailable:
+            waiter.missed = True
+            yield from ask(Wait(min(RETRY, until - now)))
+            continue
+        yield from ask(Wait(min(until, probe_at, read_at, session.deadline) - now, waiter.signal))
+        waiter.signal.clear()
+        latest = me.views.get(vm)
+        if latest is None:
+            waiter.missed = True
+        elif latest.version > view.version:
+            view, read_at = latest, me.clock.monotonic() + me.ttl / 2
+    return view
+
+
+def probe(me: Controller, sessions: frozenset[str]) -> Op[tuple[frozenset[str], float]]:
+    """Which of them have ended, and the seconds until the first of the others could."""
+    if not sessions:
+        return NOBODY, me.ttl
+    left = yield from ask(Remaining(sessions))
+    ended = frozenset(session for session in sessions if left.get(session, 0.0) <= 0)
+    return ended, min((left[session] for session in sessions - ended), default=0.0)
+
+
+def _evict(
+    me: Controller, session: Session, vm: str, ended: frozenset[str], until: float
+) -> Op[View]:
+    changed = yield from change(me, session, vm, lambda record: record, until=until, ended=ended)
+    return changed.view

@@ -1,0 +1,234 @@
+"""Play recorded libvirt traces through the public client: each actor a client with its own session.
+
+    python -m distjob.testing.replay TRACES.json [--config FILE.yaml]
+
+A trace is ``{"max_queued": N, "steps": [{"actor", "op", "args", "expect"}]}``, as told in
+docs/semantics.md. After each step it compares the step's own result, libvirt's message and which
+waiters the step let in, by `Client.status` and by the begin calls that return. Without --config
+it plays on the memory store. Exit status 1 if a trace failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotDone
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from distjob.client import Client
+from distjob.config import load, open_backend
+from distjob.errors import DistjobError, QueueFull
+from distjob.jobs import AgentJob, AsyncJob, Job
+from distjob.lease import AsyncJobLease, Lease
+from distjob.protocol.look import JobStatus
+from distjob.store import Store
+from distjob.testing.memory import MemoryServer, MemoryStore
+
+PATIENCE = 20.0
+"""Seconds that a call which must return may take, on a slow machine."""
+Clients = Callable[[str, int], Client]
+"""(actor, max_queued) -> its client."""
+
+
+class Difference(AssertionError):
+    """distjob did not do what the trace says."""
+
+
+class Actor:
+    """One of a trace's actors: the leases that it holds, and the begin call it is in."""
+
+    def __init__(self, client: Client, pool: ThreadPoolExecutor) -> None:
+        self.client = client
+        self.leases: dict[str, Lease] = {}
+        self.call: Future[Lease | None] | None = None
+        self.slot = ""
+        self._pool = pool
+
+    def begin(self, vm: str, op: str, args: list[str], api: str) -> None:
+        """Call the client in a thread of its own, as it may wait."""
+        self.slot = {"begin_agent": "agent", "begin_async": "async"}.get(op, "sync")
+        self.call = self._pool.submit(self._begin, vm, op, args, api)
+
+    def _begin(self, vm: str, op: str, args: list[str], api: str) -> Lease | None:
+        match op:
+            case "begin":
+                return self.client.begin(vm, Job(args[0]), api=api)
+            case "begin_nowait":
+                return self.client.try_begin(vm, Job(args[0]), api=api)
+            case "begin_agent":
+                return self.client.begin_agent(vm, AgentJob(args[0]), api=api)
+            case "begin_async":
+                return self.client.begin_async(vm, AsyncJob(args[0]), api=api)
+            case _:
+                return self.parent(args[0]).nested(api=api)
+
+    def parent(self, kind: str) -> AsyncJobLease:
+        lease = self.leases["async"]
+        if not isinstance(lease, AsyncJobLease) or lease.kind != kind:
+            raise Difference(f"the actor holds {lease}, the trace names a step of {kind!r}")
+        return lease
+
+    def collect(self, timeout: float) -> Lease | None:
+        """What the begin call has returned; raises what it raised, or NotDone."""
+        call = self.call
+        if call is None:
+            raise Difference("no begin call is under way")
+        call.exception(timeout)
+        self.call = None
+        if lease := call.result():
+            self.leases[self.slot] = lease
+        return lease
+
+
+class Player:
+    """One trace on one VM."""
+
+    def __init__(self, trace: dict[str, Any], vm: str, clients: Clients) -> None:
+        self.vm = vm
+        self.steps: list[dict[str, Any]] = trace["steps"]
+        self.max_queued: int = trace["max_queued"]
+        names = sorted({step["actor"] for step in self.steps})
+        self._pool = ThreadPoolExecutor(len(names), "actor")
+        self.actors = {n: Actor(clients(n, self.max_queued), self._pool) for n in names}
+        self._watch = next(iter(self.actors.values())).client
+
+    def play(self) -> None:
+        """Raises Difference, naming the step."""
+        try:
+            for number, step in enumerate(self.steps):
+                try:
+                    self._step(step["actor"], step["op"], step["args"], step["expect"])
+                except (Difference, DistjobError, NotDone) as error:
+                    told = f"{step['actor']} {step['op']} {' '.join(map(str, step['args']))}"
+                    raise Difference(f"step {number} ({told.strip()}): {error!r}") from error
+        finally:
+            self._finish()
+            self._pool.shutdown()
+
+    def _step(self, name: str, op: str, args: list[Any], expect: dict[str, Any]) -> None:
+        actor = self.actors[name]
+        before = self._waiting()
+        if op.startswith("begin"):
+            actor.begin(self.vm, op, args, f"api-{name}")
+            result, message = self._outcome(name)
+            _same("result", result, expect["result"])
+            _same("message", message, expect.get("message"))
+        elif op == "set_mask":
+            lease = actor.leases["async"]
+            if not isinstance(lease, AsyncJobLease):
+                raise Difference(f"{lease} has no mask")
+            lease.allow(*args[0])
+            _same("mask", [*map(str, self._watch.status(self.vm).mask or ())], expect["mask"])
+        else:
+            slot = {"end": "sync", "end_agent": "agent", "end_async": "async"}[op]
+            actor.leases.pop(slot).end()
+        still = self._waiting()
+        let_in = [waiter for waiter in before if waiter not in still]
+        if one_of := expect.get("granted_one_of"):
+            oldest = next(waiter for waiter in before if waiter in one_of)
+            if oldest not in let_in or not set(let_in) <= set(one_of):
+                raise Difference(f"let in: {let_in}, the oldest of {one_of} is {oldest}")
+        else:
+            _same("let in", sorted(let_in), expect["granted"])
+        for waiter in let_in:
+            self.actors[waiter].collect(PATIENCE)
+
+    def _outcome(self, name: str) -> tuple[str, str | None]:
+        """Of a begin call: it returns or raises, or stands in the queue."""
+        actor = self.actors[name]
+        for _ in range(int(PATIENCE * 1000)):
+            try:
+                lease = actor.collect(0.001)
+            except NotDone:
+                if name in self._waiting():
+                    return "waiting", None
+            except QueueFull as full:
+                return "refused", f"operation failed: {full.libvirt_text}"
+            else:
+                return ("granted" if lease else "refused"), None
+        raise Difference("the begin call neither returns nor waits")
+
+    def _waiting(self) -> list[str]:
+        """The actors that wait, oldest first."""
+        waiters: Sequence[JobStatus] = self._watch.status(self.vm).waiters
+        return [waiter.api.removeprefix("api-") for waiter in waiters]
+
+    def _finish(self) -> None:
+        """End what is held, steps before their async job, until nobody waits any more."""
+        order = ("sync", "agent", "async")
+        while held := [
+            (order.index(slot), name) for name, a in self.actors.items() for slot in a.leases
+        ]:
+            rank, name = min(held)
+            self.actors[name].leases.pop(order[rank]).end()
+            waiting = self._waiting()
+            for name, actor in self.actors.items():
+                if actor.call and name not in waiting:
+                    actor.collect(PATIENCE)
+        if not self._watch.status(self.vm).idle:
+            raise Difference(f"left behind: {self._watch.status(self.vm)}")
+
+
+def _same(what: str, got: object, expected: object) -> None:
+    if got != expected:
+        raise Difference(f"{what}: {got!r}, libvirt: {expected!r}")
+
+
+@contextmanager
+def clients_of(connect: Callable[[], Store]) -> Iterator[Clients]:
+    """Clients by actor and limit, each connected once and closed in the end."""
+    with ExitStack() as stack:
+        made: dict[tuple[str, int], Client] = {}
+
+        def client(actor: str, max_queued: int) -> Client:
+            key = (actor, max_queued)
+            if key not in made:
+                new = Client(connect(), controller=actor, max_queued=max_queued, wait=60.0)
+                made[key] = stack.enter_context(new)
+            return made[key]
+
+        yield client
+
+
+def replay(traces: Sequence[dict[str, Any]], connect: Callable[[], Store]) -> list[str]:
+    """Play each trace on a VM of its own; returns what differed, a line each."""
+    differences = []
+    run = uuid.uuid4().hex[:8]
+    with clients_of(connect) as clients:
+        for number, trace in enumerate(traces):
+            name = f"trace {number} (seed {trace.get('seed', '-')})"
+            try:
+                Player(trace, f"replay-{run}-{number}", clients).play()
+            except Difference as difference:
+                differences.append(f"{name}: {difference}")
+    return differences
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m distjob.testing.replay", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("traces", type=Path, help="JSON file with a list of traces")
+    parser.add_argument("--config", help="settings of the store to play on")
+    options = parser.parse_args(arguments)
+    traces = json.loads(options.traces.read_text())
+    if options.config:
+        settings = load(options.config)
+        differences = replay(traces, lambda: open_backend(settings))
+    else:
+        server = MemoryServer()
+        differences = replay(traces, lambda: MemoryStore(server))
+    for line in differences:
+        print(line)
+    print(f"{len(traces) - len(differences)} passed, {len(differences)} failed")
+    return 1 if differences else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
