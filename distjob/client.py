@@ -16,13 +16,12 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from distjob import clock
-from distjob.config import load, open_backend
+from distjob.config import Settings, load, open_backend
 from distjob.driver import Runner, log
 from distjob.errors import BackendUnavailable, BadRequest, DistjobError
 from distjob.jobs import PLAIN_JOBS, AgentJob, AsyncJob, Job
-from distjob.lease import AsyncJobLease, Lease, acquire
-from distjob.names import check_ttl, check_vm, check_wait
-from distjob.protocol.begin import begin
+from distjob.lease import AsyncJobLease, Lease, acquire, attempt
+from distjob.names import check_label, check_ttl, check_vm, check_wait
 from distjob.protocol.controller import Controller, Wish
 from distjob.protocol.keeper import close, keep, open_session, tell_losses
 from distjob.protocol.look import VMStatus, status, statuses
@@ -63,7 +62,7 @@ class Client:
                 raise BadRequest(f"max_queued is {max_queued}: 0 (no limit) or more is right")
             host = socket.gethostname()
             self._me = Controller(
-                Owner(controller or host, host, os.getpid()),
+                Owner(check_label("a controller's name", controller or host), host, os.getpid()),
                 ttl=check_ttl(ttl),
                 wait=check_wait(wait),
                 max_queued=max_queued,
@@ -110,8 +109,7 @@ class Client:
         Arguments and errors as `begin`, but for JobTimeout. ``max_queued`` counts here too.
         Source: ``virDomainObjBeginJobNowait``.
         """
-        wish = _sync(vm, job, agent, api)
-        held = self._runner.run(begin(self._me, check_vm(vm), wish, None))
+        held = attempt(self._runner, vm, _sync(vm, job, agent, api), None)
         return Lease(self._runner, held) if held else None
 
     def begin_agent(
@@ -212,12 +210,14 @@ class Client:
             log.info("distjob: closing without waking the background thread: %s", error)
 
 
-def connect(source: str | PathLike[str] | Mapping[str, Any] | None = None) -> Client:
+def connect(
+    source: str | PathLike[str] | Mapping[str, Any] | Settings | None = None,
+) -> Client:
     """Connect a controller: the store is chosen, and reached, by ``source``.
 
-    ``source``: path of a YAML file, a dict of the same shape, or None for the defaults (SQLite at
-    /var/lib/distjob/jobs.db). See docs/configuration.md. Raises ConfigError (file, key path and
-    what would be right), BackendUnavailable (the store can't be reached now).
+    ``source``: path of a YAML file, a dict of the same shape, loaded settings, or None for the
+    defaults (SQLite at /var/lib/distjob/jobs.db). See docs/configuration.md. Raises ConfigError
+    (file, key path and what would be right), BackendUnavailable (it can't be reached now).
     """
     settings = load(source)
     return Client(

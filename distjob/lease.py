@@ -14,7 +14,7 @@ from typing import Self
 from distjob.driver import Runner
 from distjob.errors import BadRequest, DistjobError
 from distjob.jobs import AsyncJob, Job, mask_of
-from distjob.names import check_vm, check_wait
+from distjob.names import check_label, check_vm, check_wait
 from distjob.protocol import held as holding
 from distjob.protocol.begin import GRACE, begin
 from distjob.protocol.controller import Held, Wish
@@ -121,11 +121,16 @@ class Lease:
 
 def acquire(runner: Runner, vm: str, wish: Wish, wait: float | None) -> Held:
     """Begin, waiting ``wait`` seconds or the client's default; returns what a lease is made of."""
-    seconds = runner.me.wait if wait is None else check_wait(wait)
-    held = runner.run(begin(runner.me, check_vm(vm), wish, seconds))
+    held = attempt(runner, vm, wish, runner.me.wait if wait is None else check_wait(wait))
     if held is None:
         raise AssertionError("a begin that waits is never refused as busy")
     return held
+
+
+def attempt(runner: Runner, vm: str, wish: Wish, wait: float | None) -> Held | None:
+    """Begin, waiting ``wait`` seconds; None: not at all, and None if it is busy."""
+    check_label("api", wish.api)
+    return runner.run(begin(runner.me, check_vm(vm), wish, wait))
 
 
 class AsyncJobLease(Lease):

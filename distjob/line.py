@@ -35,6 +35,12 @@ def stirred(old: JobRecord, new: JobRecord) -> Iterator[Ticket]:
             yield ticket
 
 
+def dropped(old: JobRecord, new: JobRecord) -> Iterator[Ticket]:
+    """The steps that waited in ``old`` and have gone with their async job."""
+    left = {ticket.id for ticket in new.queue}.union(h.ticket.id for _, h in new.holders())
+    yield from (ticket for ticket in old.queue if ticket.nested and ticket.id not in left)
+
+
 def _pairs(record: JobRecord) -> Iterator[tuple[Ticket | None, Ticket]]:
     before: Ticket | None = None
     for ticket in record.queue:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from distjob.errors import BadRequest
 
 MAX_VM_BYTES = 255
+MAX_LABEL = 255
 MAX_WAIT = 31_536_000.0
 """A year, in seconds: longer is a mistake in the unit, and some timers overflow."""
 MIN_TTL = 0.1
@@ -43,6 +44,18 @@ def check_vm(vm: object) -> str:
             f" it may have 1 to {MAX_VM_BYTES}: use the VM's UUID"
         )
     return vm
+
+
+def check_label(what: str, label: object) -> str:
+    """Return ``label`` if it can be shown to people on one line: printable, at most 255 characters.
+
+    ``what`` names it in the error. Raises BadRequest. Thread-safe.
+    """
+    if isinstance(label, str) and len(label) <= MAX_LABEL and label.isprintable():
+        return label
+    raise BadRequest(
+        f"{what} is a str of at most {MAX_LABEL} printable characters, not {_short(repr(label))}"
+    )
 
 
 def check_wait(seconds: object) -> float:

@@ -26,7 +26,7 @@ def job_name(ticket: Ticket) -> str:
 def libvirt_text(record: JobRecord, ticket: Ticket, *, full: bool = False) -> str:
     """libvirt's sentence (``virDomainObjBeginJobInternal``, label ``error``)."""
     held = [
-        f"{'agent' if slot is Slot.AGENT else 'monitor'}={holder.ticket.api}"
+        f"{'agent' if slot is Slot.AGENT else 'monitor'}={_shown(holder.ticket.api)}"
         for slot, holder in record.blockers(ticket)
     ]
     text = "cannot acquire state change lock"
@@ -38,10 +38,11 @@ def libvirt_text(record: JobRecord, ticket: Ticket, *, full: bool = False) -> st
 def holder_facts(slot: Slot, holder: Holder, today: float) -> str:
     """One who is in the way: ``modify of ctl-a (host1, pid 7), held 3.1 s, token 17``."""
     ticket = holder.ticket
-    who = f"{ticket.owner.controller} ({ticket.owner.host}, pid {ticket.owner.pid})"
+    owner = ticket.owner
+    who = f"{_shown(owner.controller)} ({_shown(owner.host)}, pid {owner.pid})"
     seconds = max(0.0, today - holder.since)
     return (
-        f"the {slot} slot holds {job_name(ticket)} of {who}, api {ticket.api},"
+        f"the {slot} slot holds {job_name(ticket)} of {who}, api {_shown(ticket.api)},"
         f" held {seconds:.1f} s, token {holder.token}"
     )
 
@@ -63,3 +64,8 @@ def full_text(vm: str, record: JobRecord, ticket: Ticket, limit: int, today: flo
         f"{libvirt_text(record, ticket, full=True)}: VM {vm!r}: {job_name(ticket)} refused:"
         f" {'; '.join([count, *facts])}"
     )
+
+
+def _shown(text: str) -> str:
+    """As it is, if it can't move a terminal's cursor: others may have written it."""
+    return text if text.isprintable() else ascii(text)[1:-1]

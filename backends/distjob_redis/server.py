@@ -9,6 +9,7 @@ have been carried out. Knows neither keys nor values.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +28,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
+from distjob.clock import monotonic
 from distjob.errors import BackendUnavailable, ConfigError, DistjobError, RecordError
 from distjob_redis.settings import RedisSettings
 
@@ -58,16 +60,26 @@ class ScriptUnknown(BackendUnavailable):
     """The server has not seen the script yet, or has forgotten it. Never leaves the backend."""
 
 
+FRESH = 0.5
+"""Seconds for which a connection is trusted without the pool's look at it."""
+MOST_KEPT = 4
+
+
 class NotAllowed(BackendUnavailable):
     """The user is unknown or lacks a permission; in connecting that is a `ConfigError`."""
 
 
 class Server:
-    """Sends commands on connections of ``client``'s pool, each once. Callable from any thread."""
+    """Sends commands on connections of ``client``'s pool, each once. Callable from any thread.
+
+    A connection is kept at hand between commands that follow each other closely: a pool that
+    checks it each time takes a third of a command's time.
+    """
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
         self._pool = client.connection_pool
+        self._kept: deque[tuple[float, Any]] = deque()
         facts = self._pool.connection_kwargs
         self.name = str(facts.get("path") or f"{facts.get('host', '?')}:{facts.get('port', '?')}")
         """Where it is, for messages. Without the password."""
@@ -95,10 +107,7 @@ class Server:
             return self.ask("EVAL", script, *arguments, change=True)
 
     def _exchange(self, commands: Sequence[tuple[Any, ...]], *, change: bool) -> list[Any]:
-        try:
-            connection: Any = self._pool.get_connection()
-        except (RedisError, OSError) as error:
-            raise self.error(error) from error
+        connection = self._take()
         complete = False
         try:
             if len(commands) == 1:
@@ -112,10 +121,33 @@ class Server:
             complete = len(commands) == 1 and isinstance(error, ResponseError)
             raise self.error(error, unanswered=change) from error
         finally:
-            if not complete:  # what may still arrive must not answer the next command
-                connection.disconnect()
-            self._pool.release(connection)
+            if complete and len(self._kept) < MOST_KEPT:
+                self._kept.append((monotonic(), connection))
+            else:
+                if not complete:  # what may still arrive must not answer the next command
+                    connection.disconnect()
+                self._pool.release(connection)
         return replies
+
+    def close(self) -> None:
+        """Give back the connections at hand."""
+        while self._kept:
+            self._pool.release(self._kept.pop()[1])
+
+    def _take(self) -> Any:
+        """The connection used last, or one that the pool has made or looked after."""
+        while self._kept:
+            try:
+                used, connection = self._kept.pop()
+            except IndexError:  # another thread was quicker
+                break
+            if monotonic() - used < FRESH and _is_silent(connection):
+                return connection
+            self._pool.release(connection)
+        try:
+            return self._pool.get_connection()
+        except (RedisError, OSError) as error:
+            raise self.error(error) from error
 
     def error(self, error: RedisError | OSError, *, unanswered: bool = False) -> DistjobError:
         """What ``error`` means; ``unanswered`` if a change had been sent when it came."""
@@ -133,6 +165,17 @@ class Server:
         if answered:
             return BackendUnavailable(f"Redis at {self.name} refused a command: {text}")
         return BackendUnavailable(f"Redis at {self.name}: {text}", unanswered=unanswered)
+
+
+def _is_silent(connection: Any) -> bool:
+    """Whether nothing waits to be read; if something does, it is the end of the connection."""
+    try:
+        if not connection.can_read(timeout=0):
+            return True
+    except (RedisError, OSError):
+        pass
+    connection.disconnect()
+    return False
 
 
 def client_for(settings: RedisSettings) -> redis.Redis:

@@ -238,6 +238,7 @@ class RedisStore:
         if self._receiving.acquire(timeout=self._ttl_ms / 1000):
             self._subscription.close()
             self._receiving.release()
+        self._server.close()
         if self.owns_client:
             self._client.close()
 

@@ -54,8 +54,12 @@ def live_session(me: Controller, until: float) -> Op[Session]:
     while True:
         if me.closing:
             raise ClientClosed("this client is closed")
-        if me.session is not None:
-            return me.session
+        session = me.session
+        if session is not None and session.holds(me.clock.monotonic()):
+            return session
+        if session is not None:  # woken from a sleep before the keeper was
+            me.lose(session, "it was not renewed in time")
+            yield from ask(Interrupt())
         left = until - me.clock.monotonic()
         if left <= 0:
             raise BackendUnavailable(
@@ -90,27 +94,21 @@ class _Attempt:
 
     def run(self) -> Op[Held | None]:
         try:
-            view = yield from self.ask_for_it()
-            while self.verdict is Verdict.WAITING:
-                self.in_line = True
-                view = yield from wait_in_line(
-                    self.me, self.session, self.vm, self.ticket.id, view, until=self.until
-                )
-                if view.record.waits(self.ticket.id):
-                    view = yield from self.give_up()
-                if view.record.held(self.ticket.id):
-                    self.verdict = Verdict.GRANTED
-                else:  # taken out by a hand from outside, or its async job has ended
-                    view = yield from self.ask_for_it()
-        except (SessionEnded, JobTimeout, ClientClosed):
-            raise  # the ticket is void, or withdrawn
-        except GeneratorExit:
-            self.me.leftovers[self.vm, self.ticket.id] = 0.0
+            view = yield from self.get_in()
+        except (SessionEnded, ClientClosed):
+            raise  # the ticket is void
+        except JobTimeout:
+            self.expect_late()
             raise
-        except BackendUnavailable as error:
+        except GeneratorExit:
+            self.me.leave(self.vm, self.ticket.id)
+            raise
+        except (BackendUnavailable, RecordError) as error:
             if not self.in_line:
                 raise  # nothing was changed
             yield from self.abandon()
+            if isinstance(error, RecordError):
+                raise
             raise self.unknown(error) from error
         except OutcomeUnknown as error:
             yield from self.abandon()
@@ -121,6 +119,24 @@ class _Attempt:
         finally:
             self.me.dismiss(self.vm, self.ticket.id)
         return self.outcome(view)
+
+    def get_in(self) -> Op[View]:
+        """Ask, and wait as long as it takes; the verdict says what became of it."""
+        view = yield from self.ask_for_it()
+        while self.verdict is Verdict.WAITING:
+            self.in_line = True
+            view = yield from wait_in_line(
+                self.me, self.session, self.vm, self.ticket.id, view, until=self.until
+            )
+            if view.record.waits(self.ticket.id):
+                view = yield from self.give_up()
+            if view.record.held(self.ticket.id):
+                self.verdict = Verdict.GRANTED
+            else:  # taken out by a hand from outside, or its async job has ended
+                view = yield from self.ask_for_it()
+        if self.verdict is Verdict.GRANTED and not self.session.holds(self.me.clock.monotonic()):
+            raise SessionEnded  # the grant came too late to be of use
+        return view
 
     def edit(self, record: JobRecord) -> JobRecord:
         self.verdict, new = record.request(
@@ -143,6 +159,8 @@ class _Attempt:
                 return changed.view
             others = changed.view.record.sessions() - {self.session.id}
             ended, _ = yield from probe(self.me, others)
+            if self.me.clock.monotonic() >= self.session.deadline:
+                raise SessionEnded  # it may be the dead one that is in its own way
             if not ended:
                 return changed.view
 
@@ -173,15 +191,27 @@ class _Attempt:
             return record.drop(self.ticket.id, today=self.me.clock.wall())
 
         until = self.me.clock.monotonic() + GRACE
+        self.me.leave(self.vm, self.ticket.id)  # for a second Ctrl-C meanwhile
         try:
             yield from change(self.me, self.session, self.vm, drop, until=until)
         except SessionEnded:
             self.me.lose(self.session, "the store ended it")
         except (BackendUnavailable, OutcomeUnknown, RecordError):
-            self.me.leftovers[self.vm, self.ticket.id] = 0.0
+            pass  # it stays among the leftovers
+        else:
+            self.doubted = True  # the cancelled effect may have been a commit
+            self.expect_late()
+
+    def expect_late(self) -> None:
+        """A commit whose reply was lost may arrive yet, on a VM that is idle again: look later."""
+        if self.doubted and self.session.alive:
+            later = self.me.clock.monotonic() + self.me.ttl / 2
+            self.me.leave(self.vm, self.ticket.id, later)
 
     def outcome(self, view: View) -> Held | None:
         name, record = job_name(self.ticket), view.record
+        if self.verdict is not Verdict.GRANTED:
+            self.expect_late()
         match self.verdict:
             case Verdict.BUSY:
                 return None

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from distjob.codec import decode, encode
 from distjob.errors import BackendUnavailable, OutcomeUnknown
-from distjob.line import stirred
+from distjob.line import dropped, stirred
 from distjob.protocol.controller import IDLE, Controller, Session, View
 from distjob.protocol.effects import Commit, Op, Read, Wait, ask
 from distjob.record import JobRecord
@@ -87,9 +87,13 @@ def change(
 
 
 def _wake(session: Session, old: JobRecord, new: JobRecord) -> frozenset[str]:
+    """Whom the commit wakes, this client too: another of its threads may be the one to receive."""
     if not old.queue:
         return NOBODY
-    return frozenset(ticket.session for ticket in stirred(old, new)) - {session.id}
+    woken = {ticket.session for ticket in stirred(old, new)}
+    if any(ticket.session == session.id for ticket in dropped(old, new)):
+        woken.add(session.id)
+    return frozenset(woken)
 
 
 class _Tries:

@@ -61,6 +61,10 @@ class Session:
         self.deadline = sent + 0.9 * self.ttl
         self.next_beat = sent + self.ttl / 3
 
+    def holds(self, now: float) -> bool:
+        """Whether it surely lives at this moment."""
+        return self.alive and now < self.deadline
+
     def next_ticket_id(self) -> str:
         self._count += 1
         return f"{self.id}.{self._count}"
@@ -87,16 +91,26 @@ class Held:
 class Waiter:
     """One begin call that waits, on this side."""
 
-    __slots__ = ("missed", "signal", "ticket_id")
+    __slots__ = ("missed", "signal", "ticket_id", "woken")
 
     def __init__(self, ticket_id: str, signal: Signal) -> None:
         self.ticket_id = ticket_id
         self.signal = signal
+        self.woken = False
         self.missed = False
+        """It must read the record: what it was to be told may be lost."""
+
+    def wake(self) -> None:
+        self.woken = True
+        self.signal.set()
+
+    def rest(self) -> None:
+        self.woken = False
+        self.signal.clear()
 
     def look_again(self) -> None:
         self.missed = True
-        self.signal.set()
+        self.wake()
 
 
 class Controller:
@@ -127,6 +141,8 @@ class Controller:
         self.views: dict[str, View] = {}
         """The records that this session stands in, as last seen."""
         self.waiters: dict[str, dict[str, Waiter]] = {}
+        self.receiver: Waiter | None = None
+        """The waiter that receives the session's messages, for all of them."""
         self.leftovers: dict[tuple[str, str], float] = {}
         """Tickets (VM, id) to be taken out of the record, and when: nobody has them any more."""
         self.fallen: list[Callable[[], None]] = []
@@ -187,6 +203,11 @@ class Controller:
             here[ticket_id] = Waiter(ticket_id, self.new_signal())
         return here[ticket_id]
 
+    def leave(self, vm: str, ticket_id: str, due: float = 0.0) -> None:
+        """Let the keeper take this ticket out of the record, at ``due``."""
+        self.leftovers[vm, ticket_id] = due
+        self.stir.set()
+
     def dismiss(self, vm: str, ticket_id: str) -> None:
         here = self.waiters.get(vm)
         if here is None:
@@ -194,6 +215,9 @@ class Controller:
         here.pop(ticket_id, None)
         if not here:
             del self.waiters[vm]
+        if self.receiver is None:  # let one of the others receive
+            for other in self._all_waiters()[:1]:
+                other.wake()
 
     def _all_waiters(self) -> list[Waiter]:
         return [waiter for here in self.waiters.values() for waiter in here.values()]
@@ -214,7 +238,7 @@ class Controller:
             moved = {ticket.id for ticket in stirred(old.record, view.record)}
             for waiter in here.values():
                 if waiter.ticket_id in moved or waiter.ticket_id not in still:
-                    waiter.signal.set()
+                    waiter.wake()
 
     def hear(self, event: Event) -> None:
         """A message of the store. Only a hint: what it says is checked by the next commit."""

@@ -20,7 +20,7 @@ def check(me: Controller, held: Held) -> None:
         raise NotOwner(
             f"VM {held.vm!r}: {job_name(held.ticket)} (token {held.token}) was ended already"
         )
-    if session.alive and me.clock.monotonic() < session.deadline:
+    if session.holds(me.clock.monotonic()):
         return
     why = session.why or "it was not renewed in time"
     raise LeaseLost(
@@ -39,8 +39,8 @@ def end(me: Controller, held: Held) -> Op[None]:
     half a TTL: it is ended in the background then, or with the session.
     """
     check(me, held)
-    held.ended = True
     session, ticket = held.session, held.ticket
+    held.ended = True
     for callback in held.callbacks:
         session.on_lost.remove(callback)
 
@@ -60,7 +60,7 @@ def end(me: Controller, held: Held) -> Op[None]:
         yield from ask(Interrupt())
         check(me, held)
     except (BackendUnavailable, OutcomeUnknown) as error:
-        me.leftovers[held.vm, ticket.id] = 0.0
+        me.leave(held.vm, ticket.id)
         raise OutcomeUnknown(
             f"VM {held.vm!r}: it is not known whether {job_name(ticket)} (token {held.token}) has"
             f" ended: {error}. It is ended as soon as the store answers, or with this session,"
@@ -69,10 +69,10 @@ def end(me: Controller, held: Held) -> Op[None]:
             job=job_name(ticket),
         ) from error
     except BaseException:  # cancelled, perhaps before the commit was sent
-        me.leftovers[held.vm, ticket.id] = 0.0
+        me.leave(held.vm, ticket.id)
         raise
     if held.doubted:  # a commit of begin that was believed lost could still arrive
-        me.leftovers[held.vm, ticket.id] = me.clock.monotonic() + me.ttl / 2
+        me.leave(held.vm, ticket.id, me.clock.monotonic() + me.ttl / 2)
 
 
 def on_lost(me: Controller, held: Held, callback: Callable[[], None]) -> Op[bool]:

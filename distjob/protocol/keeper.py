@@ -1,4 +1,4 @@
-"""The one background operation of a client: renew the session, hear messages, tidy up.
+"""The one background operation of a client: renew the session, tidy up. Who waits hears for itself.
 
 Its length of breath is the session's: it outlives every error of the store, and declares the
 session lost at the local deadline, not before. Then it opens the next.
@@ -12,10 +12,10 @@ from distjob.protocol.controller import Controller, Session
 from distjob.protocol.effects import (
     Call,
     CloseSession,
+    Interrupt,
     KeepAlive,
     Op,
     OpenSession,
-    Receive,
     Wait,
     ask,
 )
@@ -38,6 +38,7 @@ def keep(me: Controller) -> Op[None]:
         session, now = me.session, me.clock.monotonic()
         if session is not None and now >= session.deadline:
             me.lose(session, "it could not be renewed in time")
+            yield from ask(Interrupt())
             continue
         if session is not None and now + stall > session.deadline:
             # Another try could outlast the deadline as the last one did, and leave nobody to say
@@ -49,14 +50,11 @@ def keep(me: Controller) -> Op[None]:
             stall = 0.0
         except (BackendUnavailable, OutcomeUnknown, RecordError):
             stall = me.clock.monotonic() - now
-            for here in me.waiters.values():
-                for waiter in here.values():
-                    waiter.missed = True
             yield from ask(Wait(me.ttl / 20, me.stir))
 
 
 def _serve(me: Controller, session: Session | None) -> Op[None]:
-    """One round: open the next session, or renew this one, or tidy up and listen."""
+    """One round: open the next session, or renew this one, or tidy up and rest."""
     if session is None:
         yield from open_session(me)
     elif me.clock.monotonic() >= session.next_beat:
@@ -64,9 +62,7 @@ def _serve(me: Controller, session: Session | None) -> Op[None]:
     else:
         yield from _tidy(me, session)
         soon = min([session.next_beat, session.deadline, *me.leftovers.values()])
-        timeout = max(0.0, soon - me.clock.monotonic())
-        for event in (yield from ask(Receive(session.id, timeout))):
-            me.hear(event)
+        yield from ask(Wait(max(0.0, soon - me.clock.monotonic()), me.stir))
 
 
 def tell_losses(me: Controller) -> Op[None]:
@@ -102,10 +98,13 @@ def close(me: Controller) -> Op[None]:
 
 def _renew(me: Controller, session: Session) -> Op[None]:
     sent = me.clock.monotonic()
-    if (yield from ask(KeepAlive(session.id))):
-        session.renewed(sent)
-    else:
+    alive = yield from ask(KeepAlive(session.id))
+    if not alive:
         me.lose(session, "the store ended it")
+    elif me.clock.monotonic() < session.deadline:
+        session.renewed(sent)
+    else:  # too late: what was lost, and perhaps told to be, is never held again
+        me.lose(session, "it could not be renewed in time")
 
 
 def _tidy(me: Controller, session: Session) -> Op[None]:
@@ -126,4 +125,7 @@ def _tidy(me: Controller, session: Session) -> Op[None]:
         except (BackendUnavailable, OutcomeUnknown, RecordError):
             me.leftovers[vm, ticket_id] = me.clock.monotonic() + me.ttl / 20
             continue
-        me.leftovers.pop((vm, ticket_id), None)
+        if due:
+            me.leftovers.pop((vm, ticket_id), None)
+        else:  # once more, when a commit that was given up must have arrived
+            me.leftovers[vm, ticket_id] = me.clock.monotonic() + me.ttl / 2

@@ -1,7 +1,8 @@
 """Waiting in line.
 
-A waiter is woken by whoever lets it in. It looks by itself only where no message could come: when
-the session it watches (see line.py) should have ended, and after half a TTL of silence.
+A waiter is woken by whoever lets it in, in this process or another. It looks by itself only where
+no message could come: when the session it watches (see line.py) should have ended, and after half
+a TTL of silence.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 from distjob.errors import BackendUnavailable, ClientClosed
 from distjob.line import watched
 from distjob.protocol.change import NOBODY, SessionEnded, change, look
-from distjob.protocol.controller import Controller, Session, View
-from distjob.protocol.effects import Op, Remaining, Wait, ask
+from distjob.protocol.controller import Controller, Session, View, Waiter
+from distjob.protocol.effects import Op, Receive, Remaining, Wait, ask
 
 RETRY = 0.25
 """Seconds until a waiter tries again what the store did not answer."""
@@ -31,7 +32,7 @@ def wait_in_line(
         now = me.clock.monotonic()
         if me.closing:
             raise ClientClosed(f"VM {vm!r}: this client was closed while it waited")
-        if not session.alive or now >= session.deadline:
+        if not session.holds(now):
             raise SessionEnded
         if now >= until:
             return view
@@ -47,18 +48,39 @@ def wait_in_line(
                 waiter.missed = False
                 view, read_at = (yield from look(me, vm)), me.clock.monotonic() + me.ttl / 2
                 continue
+            yield from _listen(me, session, waiter, min(until, probe_at, read_at, session.deadline))
         except BackendUnavailable:
             waiter.missed = True
             yield from ask(Wait(min(RETRY, until - now)))
             continue
-        yield from ask(Wait(min(until, probe_at, read_at, session.deadline) - now, waiter.signal))
-        waiter.signal.clear()
+        waiter.rest()
         latest = me.views.get(vm)
         if latest is None:
             waiter.missed = True
         elif latest.version > view.version:
             view, read_at = latest, me.clock.monotonic() + me.ttl / 2
     return view
+
+
+def _listen(me: Controller, session: Session, waiter: Waiter, until: float) -> Op[None]:
+    """Until something may have changed for this waiter, or ``until``.
+
+    Whoever finds nobody receiving receives, for all who wait in this client: so the usual waiter
+    hears itself that it was let in, and no thread has to wake another.
+    """
+    if me.receiver is not None:
+        yield from ask(Wait(until - me.clock.monotonic(), waiter.signal))
+        return
+    me.receiver = waiter
+    try:
+        while not waiter.woken and (left := until - me.clock.monotonic()) > 0:
+            events = yield from ask(Receive(session.id, left))
+            for event in events:
+                me.hear(event)
+            if not events:
+                return
+    finally:
+        me.receiver = None
 
 
 def probe(me: Controller, sessions: frozenset[str]) -> Op[tuple[frozenset[str], float]]:

@@ -65,9 +65,19 @@ def test_a_newer_format_is_named():
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"", b"null", b"\xff\xfe\x00", b"distjob/", b"distjob/x 0 {}", b"distjob/1",
-     b"distjob/-1 0 {}", b"distjob/1 00000000 {}", b"distjob/" + b"9" * 5000 + b" 0 {}", "distjob/٣ 0 {}".encode()],
-)  # fmt: skip
+    [
+        b"",
+        b"null",
+        b"\xff\xfe\x00",
+        b"distjob/",
+        b"distjob/x 0 {}",
+        b"distjob/1",
+        b"distjob/-1 0 {}",
+        b"distjob/1 00000000 {}",
+        b"distjob/" + b"9" * 5000 + b" 0 {}",
+        "distjob/٣ 0 {}".encode(),
+    ],
+)
 def test_garbage_is_refused(garbage):
     with pytest.raises(RecordError, match="'vm-7'"):
         decode("vm-7", 5, garbage)

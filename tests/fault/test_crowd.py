@@ -1,0 +1,104 @@
+"""Many who wait for one VM, and many VMs held by one: what the store is asked, what is left."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import redis
+
+from distjob import Job, JobTimeout, clock
+
+CROWD, TEAM = 60, 4
+
+
+@pytest.fixture
+def calls(redis_server):
+    """How often the server was asked what, since the last look."""
+    with redis.Redis.from_url(redis_server.url) as server:
+        before = {}
+
+        def look():
+            now = {k[8:]: v["calls"] for k, v in server.info("commandstats").items()}
+            rise = {name: count - before.get(name, 0) for name, count in now.items()}
+            before.update(now)
+            return rise
+
+        look()
+        yield look
+
+
+@pytest.fixture
+def team(clients):
+    return [clients(f"ctl-{number}", wait=60, ttl=30) for number in range(TEAM)]
+
+
+@pytest.fixture
+def crowd():
+    with ThreadPoolExecutor(CROWD) as pool:
+        yield pool
+
+
+def gather(crowd, team, lead, **wait):
+    """A crowd that waits; each one ends its job as soon as it has it."""
+    order = []
+
+    def work(client):
+        with client.begin("vm", Job.MODIFY, **wait) as lease:
+            order.append(lease.token)
+
+    futures = [crowd.submit(work, team[number % TEAM]) for number in range(CROWD)]
+    deadline, pause = clock.monotonic() + 60, threading.Event()
+    while len(lead.status("vm").waiters) < CROWD:
+        assert clock.monotonic() < deadline
+        pause.wait(0.05)
+    return futures, order
+
+
+@pytest.mark.parametrize("open_store", ["redis"], indirect=True)
+def test_an_end_wakes_only_those_it_concerns(clients, team, crowd, calls):
+    lead = clients("lead", ttl=30)
+    lease = lead.begin("vm", Job.MODIFY)
+    futures, order = gather(crowd, team, lead)
+    calls()
+    lease.end()
+    for future in futures:
+        future.result(60)
+    asked = calls()
+    assert order == sorted(set(order))
+    assert len(order) == CROWD
+    # Each end wakes the one it lets in, and at most the next, if that watches others now.
+    assert CROWD / 2 < asked["publish"] <= 2 * CROWD + TEAM
+    # One commit to end each job, in which the script gets two keys; a few looks besides.
+    assert asked["evalsha"] <= CROWD * 1.5
+    assert asked["get"] - 2 * asked["evalsha"] <= CROWD / 4
+    assert lead.list() == []
+
+
+def test_a_crowd_that_gives_up_leaves_nothing(clients, team, crowd):
+    lead = clients("lead", ttl=30)
+    with lead.begin("vm", Job.MODIFY):
+        futures, order = gather(crowd, team, lead, wait=8)
+        for future in futures:
+            with pytest.raises(JobTimeout):
+                future.result(60)
+        assert lead.status("vm").waiters == ()
+    assert order == []
+    assert lead.list() == []
+    assert not any(client._me.waiters or client._me.views for client in team)
+
+
+@pytest.mark.parametrize("open_store", ["redis"], indirect=True)
+def test_a_thousand_held_jobs_cost_what_one_costs(clients, calls):
+    client = clients("ctl", ttl=1.5)
+    threads = threading.active_count()
+    leases = [client.begin(f"vm-{number}", Job.MODIFY) for number in range(1000)]
+    calls()
+    threading.Event().wait(1.5)
+    asked = calls()
+    assert sum(count for name, count in asked.items() if name not in ("info", "ping")) <= 5, asked
+    assert threading.active_count() == threads
+    assert not any(lease.lost for lease in leases)
+    client.close()
+    calls()
