@@ -1,0 +1,43 @@
+"""The command line's top: ``distjob`` and its subcommands."""
+
+from __future__ import annotations
+
+import click
+
+from distjob.cli.config import config
+from distjob.cli.demo import demo
+from distjob.cli.output import Group, log_to_stderr
+from distjob.cli.run import run
+from distjob.cli.status import status
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="distjob", prog_name="distjob")
+@click.option("-v", "--verbose", count=True, help="Log to stderr; twice: in detail.")
+def cli(verbose: int) -> None:
+    """Begin and end jobs on virtual machines, from several controllers.
+
+    A job is the right to operate on a VM: one modifying job at a time, whichever machine asks.
+    To see it at work, with nothing to install or configure:
+
+    \b
+        distjob demo
+
+    To run a script only while it holds the VM's modify job:
+
+    \b
+        distjob run vm-42 --job modify -- ./attach-disk.sh
+
+    To see who holds a VM and who waits for it:
+
+    \b
+        distjob status vm-42
+
+    Settings are read from the file named by --config or $DISTJOB_CONFIG; without one the store is
+    SQLite at /var/lib/distjob/jobs.db, for the controllers of this host.
+    """
+    log_to_stderr(verbose)
+
+
+for command in (run, status, config, demo):
+    cli.add_command(command)
