@@ -1,0 +1,60 @@
+"""Programs that must type-check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import assert_type
+
+import distjob
+from distjob import AgentJob, AsyncJob, AsyncJobLease, Client, Job, Lease, Slot, VMStatus
+from distjob.config import Settings, load, open_backend
+from distjob.fencing import Guard
+from distjob.store import Backend, Store, Versioned
+from distjob.testing.memory import MemoryServer, MemoryStore
+
+
+def a_controller(guard: Guard) -> None:
+    with distjob.connect(Path("distjob.yaml")) as jobs:
+        assert_type(jobs, Client)
+        with jobs.begin("vm-42", Job.MODIFY, agent=AgentJob.QUERY, wait=5) as lease:
+            assert_type(lease, Lease)
+            guard.admit(lease.vm, Slot.SYNC, lease.token)
+            with guard.exclusively(lease.vm, "agent", lease.token):
+                lease.check()
+        if tried := jobs.try_begin("vm-42", "query"):
+            assert_type(tried, Lease)
+            tried.end()
+        with jobs.begin_async("vm-42", AsyncJob.BACKUP, api="nightly") as backup:
+            assert_type(backup, AsyncJobLease)
+            backup.allow(Job.QUERY, "suspend")
+            with backup.nested(wait=1.5) as step:
+                assert_type(step.token, int)
+        assert_type(jobs.status("vm-42"), VMStatus)
+        for vm in jobs.list():
+            for job in (*vm.holders, *vm.waiters):
+                assert_type(job.slot, Slot | None)
+
+
+def by_hand() -> Client:
+    settings = load({"backend": "sqlite", "sqlite": {"path": "jobs.db"}})
+    assert_type(settings, Settings)
+    store: Store = open_backend(settings)
+    store.close()
+    return Client(MemoryStore(MemoryServer()), controller="ctl-a", ttl=2, wait=1, max_queued=3)
+
+
+def what_went_wrong(error: distjob.DistjobError) -> str:
+    match error:
+        case distjob.JobTimeout() | distjob.QueueFull():
+            return f"{error.libvirt_text}: {[holder.token for holder in error.blockers]}"
+        case distjob.StaleToken():
+            assert_type(error.highest, int)
+        case distjob.LeaseLost():
+            return f"{error.vm} {error.job} {error.token}"
+    return str(error)
+
+
+def look(store: Store, backend: Backend) -> str:
+    found = store.read("vm-42")
+    assert_type(found, Versioned)
+    return f"{found.version} {len(found.value or b'')} {backend.extra}"

@@ -1,0 +1,163 @@
+"""The house rules: linters, types, layers, the wheel's contents, nothing of anybody's machine."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+import zipfile
+from configparser import ConfigParser
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import distjob
+
+ROOT = Path(__file__).parent.parent.parent
+BESIDE = Path(sys.executable).parent
+PARTS = (".ci", "backends", "deploy", "distjob", "docs", "tests")
+_FOUND = re.compile(r"^([^:]+):(\d+): error: ")
+
+
+def _run(*command: str | Path, fails: bool = False) -> str:
+    """What ``command`` prints; it must succeed, or else fail."""
+    done = subprocess.run(
+        list(map(str, command)), cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+    )
+    told = done.stdout + done.stderr
+    assert bool(done.returncode) == fails, f"exit status {done.returncode}:\n{told}"
+    return told
+
+
+# -- linters --------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("ruff", "check", "."),
+        ("ruff", "format", "--check", "."),
+        ("mypy",),
+    ],
+    ids=" ".join,
+)
+def test_modules_are_content(command: tuple[str, ...]) -> None:
+    _run(sys.executable, "-m", *command)
+
+
+def test_import_contracts() -> None:
+    _run(BESIDE / "lint-imports")
+
+
+# -- types, as a user sees them -------------------------------------------------------------------
+
+
+@pytest.mark.timeout(300)
+def test_right_programs_type_check_and_wrong_ones_do_not() -> None:
+    files = [Path("tests/typing/right.py"), Path("tests/typing/wrong.py")]
+    told = _run(sys.executable, "-m", "mypy", "--no-pretty", *files, fails=True)
+    found = {(m[1], int(m[2])) for m in map(_FOUND.match, told.splitlines()) if m}
+    expected = {
+        (str(file), number)
+        for file in files
+        for number, line in enumerate((ROOT / file).read_text().splitlines(), 1)
+        if line.endswith("  # wrong")
+    }
+    assert found == expected, told
+
+
+# -- the wheel ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    folder = tmp_path_factory.mktemp("dist")
+    _run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder)
+    (file,) = folder.glob("*.whl")
+    return zipfile.ZipFile(file)
+
+
+def test_the_wheel_holds_all_of_the_packages(wheel: zipfile.ZipFile) -> None:
+    names = set(wheel.namelist())
+    roots = {
+        "distjob": ROOT,
+        "distjob_redis": ROOT / "backends",
+        "distjob_sqlite": ROOT / "backends",
+    }
+    expected = {
+        str(file.relative_to(root))
+        for package, root in roots.items()
+        for file in (root / package).rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    assert expected <= names
+    assert {f"{package}/py.typed" for package in roots} <= names
+    assert "distjob_redis/commit.lua" in names
+
+
+def test_the_wheel_holds_nothing_else(wheel: zipfile.ZipFile) -> None:
+    top = {name.partition("/")[0] for name in wheel.namelist()}
+    about = f"distjob-{_version()}.dist-info"
+    assert top == {"distjob", "distjob_redis", "distjob_sqlite", about}
+    assert f"{about}/licenses/LICENSE" in wheel.namelist()
+
+
+def test_the_wheels_entry_points_lead_somewhere(wheel: zipfile.ZipFile) -> None:
+    parser = ConfigParser()
+    parser.read_string(wheel.read(f"distjob-{_version()}.dist-info/entry_points.txt").decode())
+    assert set(parser["distjob.backends"]) == {"sqlite", "redis"}
+    assert set(parser["console_scripts"]) == {"distjob"}
+    for section in parser.values():
+        for target in section.values():
+            module, _, name = target.partition(":")
+            assert hasattr(import_module(module), name), target
+
+
+def _version() -> str:
+    found = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert found
+    return found[1]
+
+
+def test_the_changelog_knows_the_version() -> None:
+    assert f"## [{_version()}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+# -- names and texts ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", distjob.__all__)
+def test_public_names_have_a_docstring(name: str) -> None:
+    public = getattr(distjob, name)
+    assert public.__doc__
+    methods = (
+        {n: m for n, m in vars(public).items() if not n.startswith("_")}
+        if inspect.isclass(public)
+        else {}
+    )
+    silent = [n for n, m in methods.items() if inspect.isfunction(m) and not m.__doc__]
+    assert silent == []
+
+
+def _texts() -> list[Path]:
+    files = [
+        file for file in ROOT.iterdir() if file.is_file() and not file.name.startswith(".coverage")
+    ]
+    for part in PARTS:
+        files += [file for file in (ROOT / part).rglob("*") if file.is_file()]
+    return [file for file in files if "__pycache__" not in file.parts]
+
+
+def test_no_file_speaks_of_anybodys_machine() -> None:
+    places = re.compile(rb"(?<![\w.<])/(?:work/|tmp/w/|root/|home/|opt/wheels)")
+    texts = _texts()
+    assert len(texts) > 50
+    found = {
+        f"{file.relative_to(ROOT)}: {match[0].decode()}"
+        for file in texts
+        if file != Path(__file__) and (match := places.search(file.read_bytes()))
+    }
+    assert found == set()
