@@ -150,17 +150,17 @@ class _Attempt:
         return new
 
     def ask_for_it(self) -> Op[View]:
-        """Request it; before a refusal for what others hold, make sure that they live."""
+        """Request it; before a refusal, make sure that those it rests on live, and the asker."""
         ended = NOBODY
         while True:
             changed = yield from self.change(self.edit, ended)
             self.doubted = self.doubted or changed.doubted
-            if self.verdict not in (Verdict.FULL, Verdict.BUSY):
+            if self.verdict in (Verdict.GRANTED, Verdict.WAITING):
                 return changed.view
-            others = changed.view.record.sessions() - {self.session.id}
-            ended, _ = yield from probe(self.me, others)
-            if self.me.clock.monotonic() >= self.session.deadline:
-                raise SessionEnded  # it may be the dead one that is in its own way
+            mine = self.session.id
+            ended, _ = yield from probe(self.me, changed.view.record.sessions() | {mine})
+            if mine in ended or not self.session.holds(self.me.clock.monotonic()):
+                raise SessionEnded
             if not ended:
                 return changed.view
 

@@ -101,12 +101,12 @@ def set_mask(me: Controller, held: Held, mask: Mask, *, patience: float) -> Op[N
     until = min(me.clock.monotonic() + patience, held.session.deadline)
     try:
         changed = yield from change(me, held.session, held.vm, edit, until=until)
+        if changed.view.record.held(held.ticket.id):
+            return
+        if not (yield from ask(KeepAlive(held.session.id))):
+            raise SessionEnded
     except SessionEnded:
         me.lose(held.session, "the store ended it")
         yield from ask(Interrupt())
         check(me, held)
-        return
-    if changed.view.record.held(held.ticket.id) is None:
-        raise NotOwner(
-            f"VM {held.vm!r}: {job_name(held.ticket)} has ended: it has no mask any more"
-        )
+    raise NotOwner(f"VM {held.vm!r}: {job_name(held.ticket)} has ended: it has no mask any more")

@@ -4,6 +4,7 @@
     replay.py     libvirt's recorded traces, played through the client on any store
     bench.py      what it costs on Redis, as ratios
     memory.py     MemoryServer, MemoryStore: the smallest store that passes it
+    world.py      simulated worlds: the protocol in virtual time, under faults drawn by seed
 
 Nothing here is imported by `distjob` itself.
 """

@@ -1,0 +1,294 @@
+"""A store under faults: what goes wrong between controllers and a `MemoryServer`, drawn by seed.
+
+`Network` carries every request of a simulated world and every wake-up; it may lose, delay or
+double them on either way, and cuts controllers off. How often is said by a `Profile`. What happens
+to the controllers themselves is in disasters.py.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from distjob.errors import BackendUnavailable
+from distjob.protocol.effects import (
+    CloseSession,
+    Commit,
+    Effect,
+    KeepAlive,
+    OpenSession,
+    Read,
+    Receive,
+    Remaining,
+    Scan,
+)
+from distjob.store import Committed, Event, Missed
+from distjob.testing.memory import MemoryServer
+from distjob.testing.profiles import Profile
+
+if TYPE_CHECKING:
+    from distjob.testing.machine import Machine, Task
+    from distjob.testing.world import World
+
+TIMEOUT = 0.5
+"""Seconds after which a client gives up on a reply, at most."""
+LATEST = 0.45
+"""TTLs after which no change arrives any more. The protocol looks for what came late after half a
+TTL; what comes later still is a job of nobody until the session ends, which is documented."""
+
+
+_CHANGES = (Commit, OpenSession, KeepAlive, CloseSession)
+
+
+class SimServer(MemoryServer):
+    """A memory server that can lose what it holds, and be asked what is left in it."""
+
+    def lose_data(self) -> None:
+        """All values and sessions are gone; versions and session ids go on rising."""
+        self._values.clear()
+        self._sessions.clear()
+
+    def alive(self, session: str) -> bool:
+        """Whether ``session`` has not ended."""
+        return self._alive(session) is not None
+
+    def living(self) -> list[str]:
+        """The sessions that have not ended."""
+        return [session for session in list(self._sessions) if self.alive(session)]
+
+
+class Network:
+    """Carries requests to the server and replies and wake-ups back, or does not."""
+
+    def __init__(self, world: World, server: SimServer, profile: Profile) -> None:
+        self.world = world
+        self.server = server
+        self.profile = profile
+        self.faulty = True
+        self.down = False
+        """The store can be reached by nobody."""
+        self.pushes_ends = world.rng.random() < 0.5
+        """Whether the store sends `Ended`, which is optional."""
+
+    # -- requests ------------------------------------------------------------------------------
+
+    def request(self, task: Task, effect: Effect[Any]) -> None:
+        """Send it; the task is resumed with what becomes of it."""
+        world, call = self.world, _Request(self, task, effect)
+        there = self.delay()
+        if not self.reaches(task.machine):
+            if world.rng.random() < 0.5:
+                world.after(there, call.refuse)
+            else:
+                world.after(self.patience(), call.give_up)
+            return
+        match self._fate(effect):
+            case "refused":
+                world.after(there, call.refuse)
+            case "unsent":
+                world.after(self.patience(), call.give_up)
+            case "unheard":
+                world.after(there, call.apply)
+                world.after(there + self.patience(), call.give_up)
+            case "late":
+                told = self.patience()
+                world.after(told, call.give_up)
+                world.after(max(told, world.rng.uniform(0.0, LATEST) * world.ttl), call.apply)
+            case "resent":
+                world.after(there, call.apply)
+                world.after(there + self.delay(), call.arrive)
+            case _:
+                world.after(there, call.arrive)
+
+    def _fate(self, effect: Effect[Any]) -> str:
+        if not self.faulty:
+            return ""
+        profile, dice = self.profile, self.world.rng.random()
+        shares = [
+            ("refused", profile.refused),
+            ("unsent", profile.unsent),
+            ("unheard", profile.unheard),
+        ]
+        if isinstance(effect, Commit):
+            shares += [("late", profile.late), ("resent", profile.resent)]
+        for fate, share in shares:
+            dice -= share
+            if dice < 0:
+                self.world.seen[fate] += 1
+                return fate
+        return ""
+
+    def apply(self, machine: Machine, effect: Effect[Any]) -> Any:
+        """What the store does, in one moment."""
+        server, watch = self.server, self.world.watch
+        match effect:
+            case Commit(vm, expected, value, author, wake):
+                reply = server.commit(vm, expected, value, author, wake)
+                if isinstance(reply, Committed):
+                    watch.committed(vm, author, reply.version, value)
+                    for session in sorted(wake):
+                        self._drain(session)
+                return reply
+            case Read(vm):
+                return server.read(vm)
+            case Remaining(sessions):
+                watcher = machine.me.session.id if machine.me.session else ""
+                left = server.remaining(sessions, watcher)
+                if self.pushes_ends and watcher and any(left.values()):
+                    soonest = min(seconds for seconds in left.values() if seconds > 0)
+                    self.world.after(soonest + 0.001, self._drain, watcher)
+                return left
+            case KeepAlive(session):
+                return server.keep_alive(session)
+            case OpenSession(ttl, owner):
+                session = server.open_session(ttl, owner)
+                watch.homes[session] = machine
+                return session
+            case CloseSession(session):
+                return server.close_session(session)
+            case Scan():
+                return server.scan()
+        raise AssertionError(f"no such request: {effect}")
+
+    # -- wake-ups ------------------------------------------------------------------------------
+
+    def receive(self, task: Task, effect: Receive) -> None:
+        """Resume the task with the events of its session, when there are some."""
+        machine, turn = task.machine, task.turn
+        if machine.receiving:
+            self.world.watch.fail("no surprise", f"{task.name}: two receive at once")
+        if not self.reaches(machine):
+            error = BackendUnavailable("simulated: no connection to receive from")
+            self.world.after(self.delay(), task.resume, turn, None, error)
+        elif machine.interrupted or machine.reconnected or machine.inbox.get(effect.session):
+            self.world.after(0.0005, task.resume, turn, machine.take(effect.session))
+        else:
+            machine.receiver = (task, turn, effect.session)
+            seconds = machine.clock.true_seconds(effect.timeout)
+            self.world.after(seconds, self._quiet, machine, turn)
+
+    def _quiet(self, machine: Machine, turn: int) -> None:
+        if machine.receiver and machine.receiver[1] == turn:
+            task, _, session = machine.receiver
+            machine.receiver = None
+            task.resume(turn, machine.take(session))
+
+    def _drain(self, session: str) -> None:
+        machine, world = self.world.watch.homes[session], self.world
+        for event in self.server.take(session):
+            delay, dice = self.delay(), world.rng.random() if self.faulty else 1.0
+            if dice < self.profile.deaf:
+                world.seen["deaf"] += 1
+                if world.rng.random() < 0.5:
+                    world.after(world.rng.random(), self._deliver, machine, session, Missed())
+                continue
+            dice -= self.profile.deaf
+            if dice < self.profile.slow:
+                world.seen["slow"] += 1
+                delay += world.rng.random() * world.ttl
+            elif dice < self.profile.slow + self.profile.doubled:
+                world.seen["doubled"] += 1
+                again = delay + world.rng.random() * world.ttl
+                world.after(again, self._deliver, machine, session, event)
+            world.after(delay, self._deliver, machine, session, event)
+
+    def _deliver(self, machine: Machine, session: str, event: Event) -> None:
+        if self.reaches(machine):
+            machine.inbox.setdefault(session, []).append(event)
+            machine.rouse()
+
+    # -- outages -------------------------------------------------------------------------------
+
+    def cut(self, machine: Machine, seconds: float) -> None:
+        """Cut one controller off the store."""
+        self.world.disturb(seconds, machine)
+        machine.cut_until = max(machine.cut_until, self.world.now + seconds)
+        self._disconnect(machine)
+
+    def restart(self, machines: list[Machine], seconds: float, *, wipe: bool) -> None:
+        """The store is away for everybody, and back with its data or without."""
+        if self.down:
+            return
+        self.down = True
+        self.world.disturb(seconds, *machines)
+        for machine in machines:
+            self._disconnect(machine)
+        self.world.after(seconds, self._back, wipe)
+
+    def _back(self, wipe: bool) -> None:
+        self.down = False
+        if wipe:
+            self.server.lose_data()
+            self.world.watch.wiped()
+
+    def _disconnect(self, machine: Machine) -> None:
+        machine.reconnected = True
+        if machine.receiver:
+            (task, turn, _), machine.receiver = machine.receiver, None
+            error = BackendUnavailable("simulated: the connection broke")
+            self.world.after(self.delay(), task.resume, turn, None, error)
+
+    def reaches(self, machine: Machine) -> bool:
+        """Whether the store can be reached from there now."""
+        return not self.down and self.world.now >= machine.cut_until
+
+    def delay(self) -> float:
+        """Seconds on the way."""
+        return 0.0005 + 0.08 * self.world.rng.random() ** 3
+
+    def patience(self) -> float:
+        """Seconds until a client gives up."""
+        return self.world.rng.uniform(0.1, TIMEOUT)
+
+
+class _Request:
+    """One request on its way."""
+
+    __slots__ = ("_change", "_effect", "_net", "_task", "_turn")
+
+    def __init__(self, net: Network, task: Task, effect: Effect[Any]) -> None:
+        self._net = net
+        self._task = task
+        self._turn = task.turn
+        self._effect = effect
+        self._change = isinstance(effect, _CHANGES)
+        task.machine.pending += 1
+
+    def apply(self) -> Any:
+        """It has reached the store, or finds it away; nobody hears of it."""
+        if self._net.down:
+            return None
+        reply = self._net.apply(self._task.machine, self._effect)
+        self._net.world.log(self._task.name, self._effect, reply)
+        return reply
+
+    def arrive(self) -> None:
+        """It has reached the store, if that can be reached now; the reply sets out."""
+        net = self._net
+        if not net.reaches(self._task.machine):
+            net.world.after(net.patience(), self.give_up)
+            return
+        net.world.after(net.delay(), self.answer, self.apply())
+
+    def answer(self, reply: Any) -> None:
+        """The reply has reached the client, if that can be reached now."""
+        if self._net.reaches(self._task.machine):
+            self._task.machine.pending -= 1
+            self._task.resume(self._turn, reply)
+        else:
+            self.give_up()
+
+    def refuse(self) -> None:
+        """The client is told that it could not be sent."""
+        self._fail(unanswered=False)
+
+    def give_up(self) -> None:
+        """The client is told that there is no answer."""
+        self._fail(unanswered=self._change)
+
+    def _fail(self, *, unanswered: bool) -> None:
+        how = "unanswered" if unanswered else "refused"
+        self._task.machine.pending -= 1
+        self._task.machine.excused = True
+        self._net.world.log(self._task.name, self._effect, how)
+        error = BackendUnavailable(f"simulated: {how}", unanswered=unanswered)
+        self._task.resume(self._turn, None, error)
