@@ -135,7 +135,7 @@ class JobRecord(
         return None
 
     def waits(self, ticket_id: str) -> bool:
-        return any(ticket.id == ticket_id for ticket in self.queue)
+        return bool(self.queue) and any(ticket.id == ticket_id for ticket in self.queue)
 
     def sessions(self) -> frozenset[str]:
         """All sessions that hold or wait."""
@@ -147,7 +147,7 @@ class JobRecord(
         for holder in (self.sync, self.agent, self.async_):
             if holder is not None and holder.ticket.session == session:
                 return True
-        return any(ticket.session == session for ticket in self.queue)
+        return bool(self.queue) and any(ticket.session == session for ticket in self.queue)
 
     def masked(self, ticket: Ticket) -> bool:
         """Rule 2: an async job runs and keeps this one out."""

@@ -50,8 +50,6 @@ _COMMIT = files(__package__).joinpath("commit.lua").read_text(encoding="utf-8")
 _COMMIT_SHA = hashlib.sha1(_COMMIT.encode(), usedforsecurity=False).hexdigest()
 _NOTHING = Versioned(version=ABSENT, value=None)
 _NO_KEY, _NO_TTL = -2, -1
-_MOST_EVENTS = 1000
-"""At most so many events in one answer, so that a flood can't keep the caller from acting."""
 
 
 def connect(settings: RedisSettings, namespace: str, ttl: float) -> RedisStore:
@@ -190,8 +188,8 @@ class RedisStore:
             self._check_open()
             self._subscribed()
             events: list[Event] = list(self._take(number))
-            while len(events) < _MOST_EVENTS:
-                stop = bool(events) or self._missed or self._interrupted.is_set()
+            while not events:
+                stop = self._missed or self._interrupted.is_set()
                 left = 0.0 if stop else max(0.0, until - monotonic())
                 message = self._subscription.next(left)
                 self._missed = self._subscription.gap() or self._missed

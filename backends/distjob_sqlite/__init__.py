@@ -2,7 +2,7 @@
 
 settings.py   the keys of the ``sqlite`` section
 store.py      the verbs of `distjob.store.Store`
-database.py   the file: layout, transactions, and what SQLite's errors mean
+database.py   the layout, and what a fault of the file means for a controller
 """
 
 from __future__ import annotations

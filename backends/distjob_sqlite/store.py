@@ -209,7 +209,7 @@ class _Inbox:
         self._interrupted = threading.Event()
         self._session = ""
         self._received = ABSENT
-        self._seen_change: int | None = None
+        self._seen_change: tuple[int, int] | None = None
         self._changed_at = clock.monotonic()
 
     def received(self, session: str) -> int:
@@ -241,7 +241,7 @@ class _Inbox:
 
     def _new_mail(self) -> list[Event]:
         # Asked before the mail is read: a change in between is found the next time.
-        change = self._database.query("PRAGMA data_version")[0][0]
+        change = self._database.changes()
         if change == self._seen_change:
             return []
         self._changed_at = clock.monotonic()

@@ -6,6 +6,8 @@ begin that fails or is cancelled has put into the record is taken out again.
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from distjob.errors import (
     BackendUnavailable,
     ClientClosed,
@@ -209,30 +211,27 @@ class _Attempt:
             self.me.leave(self.vm, self.ticket.id, later)
 
     def outcome(self, view: View) -> Held | None:
-        name, record = job_name(self.ticket), view.record
-        if self.verdict is not Verdict.GRANTED:
-            self.expect_late()
-        match self.verdict:
-            case Verdict.BUSY:
-                return None
-            case Verdict.FULL:
-                limit, today = self.me.max_queued, self.me.clock.wall()
-                raise QueueFull(
-                    full_text(self.vm, record, self.ticket, limit, today),
-                    vm=self.vm,
-                    job=name,
-                    blockers=tuple(holder for _, holder in record.blockers(self.ticket)),
-                    libvirt_text=libvirt_text(record, self.ticket, full=True),
-                )
-            case Verdict.NOT_OWNER:
-                raise NotOwner(f"VM {self.vm!r}: {name}: that async job is not (any more) yours")
-            case Verdict.WRONG_JOB:
-                running = record.async_.ticket if record.async_ else self.ticket
-                raise WrongJob(f"VM {self.vm!r}: {name}: the {job_name(running)} job runs")
-        holder = record.held(self.ticket.id)
-        if holder is None:
-            raise AssertionError(f"granted, and not in the record: {self.ticket}")
-        return Held(self.vm, self.ticket, holder.token, self.session, doubted=self.doubted)
+        holder = view.record.held(self.ticket.id)
+        if self.verdict is Verdict.GRANTED and holder is not None:
+            return Held(self.vm, self.ticket, holder.token, self.session, doubted=self.doubted)
+        self.expect_late()
+        return None if self.verdict is Verdict.BUSY else self.refuse(view.record)
+
+    def refuse(self, record: JobRecord) -> NoReturn:
+        name = job_name(self.ticket)
+        if self.verdict is Verdict.FULL:
+            limit, today = self.me.max_queued, self.me.clock.wall()
+            raise QueueFull(
+                full_text(self.vm, record, self.ticket, limit, today),
+                vm=self.vm,
+                job=name,
+                blockers=tuple(holder for _, holder in record.blockers(self.ticket)),
+                libvirt_text=libvirt_text(record, self.ticket, full=True),
+            )
+        if self.verdict is Verdict.WRONG_JOB:
+            running = record.async_.ticket if record.async_ else self.ticket
+            raise WrongJob(f"VM {self.vm!r}: {name}: the {job_name(running)} job runs")
+        raise NotOwner(f"VM {self.vm!r}: {name}: that async job is not (any more) yours")
 
     def change(self, edit: Edit, ended: frozenset[str]) -> Op[Changed]:
         return change(self.me, self.session, self.vm, edit, until=self.until, ended=ended)

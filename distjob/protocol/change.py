@@ -60,8 +60,9 @@ def change(
         new = edit(view.record.evict(ended, today=me.clock.wall()) if ended else view.record)
         try:
             if new is not view.record:
-                wake = _wake(session, view.record, new)
-                reply: Reply = yield Commit(vm, view.version, encode(new), session.id, wake)
+                value = encode(new)
+                wake = _wake(session, view.record, new) if view.record.queue else NOBODY
+                reply: Reply = yield Commit(vm, view.version, value, session.id, wake)
             elif certain:
                 return Changed(view, committed=False, doubted=tries is not None and tries.doubted)
             else:
@@ -72,7 +73,7 @@ def change(
             yield from tries.failed(error)
             continue
         if isinstance(reply, Committed):
-            view = IDLE if new.idle else View(reply.version, new.at(reply.version))
+            view = IDLE if value is None else View(reply.version, new.at(reply.version))
             me.saw(vm, view)
             return Changed(view, committed=True, doubted=tries is not None and tries.doubted)
         if isinstance(reply, Stale):

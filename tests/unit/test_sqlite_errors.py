@@ -413,13 +413,14 @@ def test_unanswered_when_the_commit_itself_fails(connect: Connect, applied: bool
             error.sqlite_errorcode = sqlite3.SQLITE_IOERR
             raise error
 
+        def close(self) -> None:
+            self._sql.close()
+
     assert isinstance(store, SqliteStore)
     file: Any = store._database
-    healthy = file._sql
-    file._sql = Failing(healthy)
+    file._sql = Failing(file._sql)
     with pytest.raises(BackendUnavailable, match="disk I/O error") as caught:
         store.commit("vm", ABSENT, b"x", session, ())
-    file._sql = healthy
     assert caught.value.unanswered is applied
     assert (store.read("vm").version != ABSENT) is applied
 
