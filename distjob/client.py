@@ -66,6 +66,7 @@ class Client:
                 ttl=check_ttl(ttl),
                 wait=check_wait(wait),
                 max_queued=max_queued,
+                pushed=store.guarantees.wakes == "push",
                 clock=clock,
                 signal=threading.Event,
             )

@@ -2,8 +2,9 @@
 
 The first in line watches the holders, every other waiter the one before it, as in ZooKeeper's
 lock recipe: each death has one witness, and nobody watches more than three sessions. A commit
-wakes the waiters that it lets in, and those that have someone else to watch from now on.
-Pure: it knows the record and nothing else.
+wakes the waiters that it lets in, and those that have someone else to watch from now on. While the
+line is short it also tells the holders of a newcomer: they end their job against the record as it
+is, at the first try. Pure: it knows the record and nothing else.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from distjob.record import JobRecord, Ticket
+
+SHORT = 8
+"""A line of so many is short."""
 
 
 def watched(record: JobRecord, ticket_id: str) -> frozenset[str]:
@@ -35,10 +39,20 @@ def stirred(old: JobRecord, new: JobRecord) -> Iterator[Ticket]:
             yield ticket
 
 
-def dropped(old: JobRecord, new: JobRecord) -> Iterator[Ticket]:
-    """The steps that waited in ``old`` and have gone with their async job."""
+def woken(old: JobRecord, new: JobRecord, author: str) -> frozenset[str]:
+    """The sessions that the commit from ``old`` to ``new``, made by session ``author``, wakes.
+
+    The author's own as well, if it concerns another thread of the same client.
+    """
+    if not old.queue and not new.queue:
+        return frozenset()
+    sessions = {ticket.session for ticket in stirred(old, new)}
     left = {ticket.id for ticket in new.queue}.union(h.ticket.id for _, h in new.holders())
-    yield from (ticket for ticket in old.queue if ticket.nested and ticket.id not in left)
+    if any(t.session == author for t in old.queue if t.nested and t.id not in left):
+        sessions.add(author)  # a step that waited has gone with its async job
+    if len(old.queue) < len(new.queue) <= SHORT:
+        sessions.update(h.ticket.session for _, h in new.holders() if h.ticket.session != author)
+    return frozenset(sessions)
 
 
 def _pairs(record: JobRecord) -> Iterator[tuple[Ticket | None, Ticket]]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from distjob.codec import decode, encode
 from distjob.errors import BackendUnavailable, OutcomeUnknown
-from distjob.line import dropped, stirred
+from distjob.line import woken
 from distjob.protocol.controller import IDLE, Controller, Session, View
 from distjob.protocol.effects import Commit, Op, Read, Wait, ask
 from distjob.record import JobRecord
@@ -61,7 +61,7 @@ def change(
         try:
             if new is not view.record:
                 value = encode(new)
-                wake = _wake(session, view.record, new) if view.record.queue else NOBODY
+                wake = woken(view.record, new, session.id)
                 reply: Reply = yield Commit(vm, view.version, value, session.id, wake)
             elif certain:
                 return Changed(view, committed=False, doubted=tries is not None and tries.doubted)
@@ -85,16 +85,6 @@ def change(
             raise SessionEnded
         else:
             ended |= reply.sessions
-
-
-def _wake(session: Session, old: JobRecord, new: JobRecord) -> frozenset[str]:
-    """Whom the commit wakes, this client too: another of its threads may be the one to receive."""
-    if not old.queue:
-        return NOBODY
-    woken = {ticket.session for ticket in stirred(old, new)}
-    if any(ticket.session == session.id for ticket in dropped(old, new)):
-        woken.add(session.id)
-    return frozenset(woken)
 
 
 class _Tries:

@@ -27,6 +27,8 @@ class View(NamedTuple):
 
 
 IDLE = View(ABSENT, JobRecord())
+KEEPER = object()
+"""The keeper, as receiver."""
 
 
 class Wish(NamedTuple):
@@ -123,6 +125,7 @@ class Controller:
         ttl: float,
         wait: float,
         max_queued: int,
+        pushed: bool,
         clock: Clock,
         signal: Callable[[], Signal],
     ) -> None:
@@ -130,6 +133,8 @@ class Controller:
         self.ttl = ttl
         self.wait = wait
         self.max_queued = max_queued
+        self.pushed = pushed
+        """Whether the store sends wake-ups by itself, so that listening costs nothing."""
         self.clock = clock
         self.new_signal = signal
         self.session: Session | None = None
@@ -141,8 +146,8 @@ class Controller:
         self.views: dict[str, View] = {}
         """The records that this session stands in, as last seen."""
         self.waiters: dict[str, dict[str, Waiter]] = {}
-        self.receiver: Waiter | None = None
-        """The waiter that receives the session's messages, for all of them."""
+        self.receiver: Waiter | object | None = None
+        """Who receives the session's messages, for all: a waiter, or `KEEPER`."""
         self.leftovers: dict[tuple[str, str], float] = {}
         """Tickets (VM, id) to be taken out of the record, and when: nobody has them any more."""
         self.fallen: list[Callable[[], None]] = []
@@ -215,9 +220,16 @@ class Controller:
         here.pop(ticket_id, None)
         if not here:
             del self.waiters[vm]
-        if self.receiver is None:  # let one of the others receive
-            for other in self._all_waiters()[:1]:
-                other.wake()
+        self.let_receive()
+
+    def let_receive(self) -> None:
+        """If nobody receives, let one who waits do it, or else the keeper."""
+        if self.receiver is not None:
+            return
+        if self.waiters:
+            self._all_waiters()[0].wake()
+        else:
+            self.stir.set()
 
     def _all_waiters(self) -> list[Waiter]:
         return [waiter for here in self.waiters.values() for waiter in here.values()]
@@ -244,11 +256,9 @@ class Controller:
         """A message of the store. Only a hint: what it says is checked by the next commit."""
         match event:
             case Woken(vm, version, value):
-                here = self.waiters.get(vm)
-                if here is None:
-                    return
+                here = self.waiters.get(vm, {})
                 try:
-                    if value is not None:
+                    if value is not None and (here or vm in self.views):
                         self.saw(vm, View(version, decode(vm, version, value)))
                         return
                 except RecordError:

@@ -1,4 +1,4 @@
-"""The one background operation of a client: renew the session, tidy up. Who waits hears for itself.
+"""The one background operation of a client: renew the session, tidy up, listen while nobody waits.
 
 Its length of breath is the session's: it outlives every error of the store, and declares the
 session lost at the local deadline, not before. Then it opens the next.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from distjob.errors import BackendUnavailable, OutcomeUnknown, RecordError
 from distjob.protocol.change import SessionEnded, change
-from distjob.protocol.controller import Controller, Session
+from distjob.protocol.controller import KEEPER, Controller, Session
 from distjob.protocol.effects import (
     Call,
     CloseSession,
@@ -16,6 +16,7 @@ from distjob.protocol.effects import (
     KeepAlive,
     Op,
     OpenSession,
+    Receive,
     Wait,
     ask,
 )
@@ -54,7 +55,7 @@ def keep(me: Controller) -> Op[None]:
 
 
 def _serve(me: Controller, session: Session | None) -> Op[None]:
-    """One round: open the next session, or renew this one, or tidy up and rest."""
+    """One round: open the next session, or renew this one, or tidy up and listen."""
     if session is None:
         yield from open_session(me)
     elif me.clock.monotonic() >= session.next_beat:
@@ -62,7 +63,23 @@ def _serve(me: Controller, session: Session | None) -> Op[None]:
     else:
         yield from _tidy(me, session)
         soon = min([session.next_beat, session.deadline, *me.leftovers.values()])
-        yield from ask(Wait(max(0.0, soon - me.clock.monotonic()), me.stir))
+        seconds = max(0.0, soon - me.clock.monotonic())
+        if me.pushed and me.receiver is None and not me.waiters:
+            yield from _listen(me, session, seconds)
+        else:
+            yield from ask(Wait(seconds, me.stir))
+
+
+def _listen(me: Controller, session: Session, seconds: float) -> Op[None]:
+    """Nobody waits: hear who has got in line behind one's own jobs, so as to end them at once."""
+    me.receiver = KEEPER
+    try:
+        for event in (yield from ask(Receive(session.id, seconds))):
+            me.hear(event)
+    finally:
+        me.receiver = None
+        if me.waiters:
+            me.let_receive()
 
 
 def tell_losses(me: Controller) -> Op[None]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from distjob.errors import BackendUnavailable, ClientClosed
 from distjob.line import watched
 from distjob.protocol.change import NOBODY, SessionEnded, change, look
-from distjob.protocol.controller import Controller, Session, View, Waiter
-from distjob.protocol.effects import Op, Receive, Remaining, Wait, ask
+from distjob.protocol.controller import KEEPER, Controller, Session, View, Waiter
+from distjob.protocol.effects import Interrupt, Op, Receive, Remaining, Wait, ask
 
 RETRY = 0.25
 """Seconds until a waiter tries again what the store did not answer."""
@@ -65,10 +65,12 @@ def wait_in_line(
 def _listen(me: Controller, session: Session, waiter: Waiter, until: float) -> Op[None]:
     """Until something may have changed for this waiter, or ``until``.
 
-    Whoever finds nobody receiving receives, for all who wait in this client: so the usual waiter
-    hears itself that it was let in, and no thread has to wake another.
+    Of those who wait in this client, whoever finds nobody receiving receives, for all: so the
+    usual waiter hears itself that it was let in, and no thread has to wake another.
     """
     if me.receiver is not None:
+        if me.receiver is KEEPER:
+            yield from ask(Interrupt())  # it makes room for one who waits
         yield from ask(Wait(until - me.clock.monotonic(), waiter.signal))
         return
     me.receiver = waiter

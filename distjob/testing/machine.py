@@ -114,6 +114,7 @@ class Machine:
             ttl=world.ttl,
             wait=30.0,
             max_queued=world.max_queued,
+            pushed=world.rng.random() < 0.7,
             clock=self.clock,
             signal=lambda: SimSignal(world),
         )

@@ -6,7 +6,6 @@ monkeypatch, and must be caught, by the right name, within a few hundred worlds.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -14,11 +13,10 @@ import pytest
 
 from distjob.codec import decode, encode
 from distjob.errors import RecordError
-from distjob.line import stirred
 from distjob.protocol import begin, change, controller, keeper, waiting
 from distjob.protocol.controller import IDLE, Controller, Session
 from distjob.protocol.effects import ask
-from distjob.record import JobRecord, Ticket
+from distjob.record import JobRecord
 from distjob.testing import invariants, machine, users
 from distjob.testing.calls import Violated
 from distjob.testing.faults import SimServer
@@ -151,14 +149,14 @@ def impatience(patch: Patch) -> None:
 def nobody_is_woken(patch: Patch) -> None:
     """No wake-ups, and the read after a quiet spell sees nothing new."""
 
-    def nobody(old: JobRecord, new: JobRecord) -> Iterator[Ticket]:
-        return iter(())
+    def nobody(old: JobRecord, new: JobRecord, author: str) -> frozenset[str]:
+        return frozenset()
 
     def look(me: Controller, vm: str) -> Iterator[object]:
         yield from ()
         return me.views.get(vm, IDLE)
 
-    patch.setattr(change, "stirred", nobody)
+    patch.setattr(change, "woken", nobody)
     patch.setattr(waiting, "look", look)
 
 
@@ -239,10 +237,10 @@ def flags_never_cleared(patch: Patch) -> None:
 def wake_ups_to_the_wrong(patch: Patch) -> None:
     """An operation that fails with an error of its own."""
 
-    def broken(old: JobRecord, new: JobRecord) -> Iterator[Ticket]:
-        return itertools.chain(stirred(old, new), [None.session])  # type: ignore[attr-defined]
+    def broken(old: JobRecord, new: JobRecord, author: str) -> frozenset[str]:
+        return frozenset((new.queue[0].session, author))  # there need not be one
 
-    patch.setattr(change, "stirred", broken)
+    patch.setattr(change, "woken", broken)
 
 
 CASES: list[tuple[Callable[[Patch], None], str, str]] = [

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distjob.jobs import DEFAULT_MASK, PLAIN_JOBS, AgentJob, AsyncJob, Job, Slot, mask_of
-from distjob.line import stirred, watched
+from distjob.line import SHORT, stirred, watched, woken
 from distjob.record import JobRecord, Owner, Ticket, Verdict
 
 OWNER = Owner("ctl", "host", 7)
@@ -217,6 +217,36 @@ def test_the_first_in_line_watches_holders_and_the_others_the_one_before():
     assert [t.id for t in stirred(record, record.withdraw(one.id, today=0.0))] == [two.id]
     third = ticket(Job.QUERY, "s4")
     assert list(stirred(record, waiting(record, third))) == []
+
+
+def test_a_commit_wakes_whom_it_concerns():
+    holder, one, two = (ticket(Job.QUERY, session) for session in ("s1", "s2", "s3"))
+    held = granted(JobRecord(), holder)
+    assert woken(JobRecord(), held, "s1") == set()
+    first = waiting(held, one)
+    assert woken(held, first, "s2") == {"s1"}  # the holder is told who has got in line
+    both = waiting(first, two)
+    assert woken(first, both, "s3") == {"s1"}
+    assert woken(both, both.end(holder.id, today=0.0), "s1") == {"s2"}
+    assert woken(both, both.withdraw(one.id, today=0.0), "s2") == {"s3"}
+    assert woken(held, held.end(holder.id, today=0.0), "s1") == set()
+
+
+def test_holders_are_not_told_of_each_newcomer_to_a_long_line():
+    record = granted(JobRecord(), ticket(Job.QUERY, "s1"))
+    for number in range(2 * SHORT):
+        longer = waiting(record, ticket(Job.QUERY, f"w{number}"))
+        assert woken(record, longer, f"w{number}") == ({"s1"} if number < SHORT else set())
+        record = longer
+
+
+def test_a_client_wakes_itself_for_its_steps_that_are_void():
+    long = ticket(Job.ASYNC, kind=AsyncJob.SAVE)
+    record = granted(JobRecord(), long, ticket(Job.QUERY, "s2"))
+    step = ticket(Job.ASYNC_NESTED, kind=AsyncJob.SAVE, parent=long.id)
+    record = waiting(record, step)
+    assert woken(record, record.end(long.id, today=0.0), "s1") == {"s1"}
+    assert woken(record, record.evict({"s1"}, today=0.0), "s2") == set()
 
 
 @dataclasses.dataclass
