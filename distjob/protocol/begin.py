@@ -43,7 +43,7 @@ def begin(me: Controller, vm: str, wish: Wish, wait: float | None) -> Op[Held | 
         try:
             return (yield from attempt.run())
         except SessionEnded:
-            me.lose(session, "the store ended it while a job was waited for")
+            me.lose(session, "it ended while a job was asked for")
             yield from ask(Interrupt())
             if wish.parent:
                 raise LeaseLost(

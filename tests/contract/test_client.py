@@ -300,6 +300,11 @@ def test_arguments_that_can_not_be(clients, open_store):
     for wait in (-1, float("nan"), "1"):
         with pytest.raises(BadRequest):
             a.begin("vm", "modify", wait=wait)
+    for api in ("x" * 256, "two\nlines", "\x1b[2J", 7):
+        with pytest.raises(BadRequest, match="api"):
+            a.begin("vm", "modify", api=api)
+        with pytest.raises(BadRequest, match="api"):
+            a.try_begin("vm", "modify", api=api)
     for ttl in (0, -1, float("nan"), float("inf"), "10"):
         with pytest.raises(BadRequest):
             clients("b", ttl=ttl)
