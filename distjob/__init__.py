@@ -6,7 +6,7 @@
     driver.py client.py lease.py  blocking: run the generators; Client, connect; leases
     store.py                    THE boundary: what a backend must do
     config/                     YAML -> typed, checked settings; opens the backend
-    fencing.py                  the guard for the resource's side
+    fencing.py sqlitefile.py forks.py  the guard for the resource's side, and the file it is kept in
     cli/ testing/               the command; contract suite, memory store, simulation, replay
 
 What is promised: one holder a slot as long as the store keeps its word and the holder heeds its

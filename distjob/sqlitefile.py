@@ -1,21 +1,20 @@
 """A SQLite file that is shared by threads, by processes, and across forks.
 
 Decides who may use the file and when: how it is opened, whose it is, how long to wait for others,
-what SQLite's errors mean, that a file which was deleted or replaced is never used again, and that
-no file is open across a fork. Must not know what the rows are for: tables, words and kinds of
-errors are the subclasses'. They too must open the file by no other means in this process: closing
-that descriptor would drop SQLite's locks (sqlite.org/howtocorrupt.html, 2.2).
+what SQLite's errors mean, and that a file which was deleted or replaced is never used again. Which
+files a fork finds closed, and a child may not touch, is decided in forks.py. Must not know what the
+rows are for: tables, words and kinds of errors are the subclasses'. They too must open the file by
+no other means in this process: closing that descriptor would drop SQLite's locks
+(sqlite.org/howtocorrupt.html, 2.2).
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import random
 import sqlite3
 import threading
 import time
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from distjob import clock
 from distjob.errors import DistjobError
+from distjob.forks import FORKS, Identity, leak
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.0002, 0.004
 
@@ -80,8 +80,8 @@ class SqliteFile(ABC):
         self._entered = False
         self._refusal: Fault | None = None
         self._sql: sqlite3.Connection | None = None
-        self._identity: tuple[int, int] | None = None
-        _forks.add(self)
+        self._identity: Identity | None = None
+        FORKS.add(self)
         self._start(lambda _: None)
         self._leave()
 
@@ -177,7 +177,7 @@ class SqliteFile(ABC):
     def _take(self) -> None:
         if self._refusal is not None:
             raise self.explain(self._refusal, self._refusal.value)
-        if _forks.under_way and not _forks.passed():
+        if not FORKS.passed():
             raise self.explain(Fault.REENTERED, Fault.REENTERED.value)
         if not self._lock.acquire(timeout=self.patience):
             what = f"other threads of this process have used it for {self.patience:g} s"
@@ -214,7 +214,7 @@ class SqliteFile(ABC):
         )
         try:
             found = _identify(self._name)
-            if found in _forks.untrusted:
+            if found in FORKS.untrusted:
                 raise self.explain(Fault.FORKED, Fault.FORKED.value)
             self._prepare(sql)
             self.check(sql)
@@ -250,7 +250,7 @@ class SqliteFile(ABC):
             raise self.explain(Fault.FOREIGN, Fault.FOREIGN.value)
         return bool(owner != self.application_id)
 
-    def _lost(self, found: tuple[int, int] | None) -> DistjobError:
+    def _lost(self, found: Identity | None) -> DistjobError:
         """Looked for each time: two files under one name would be two worlds that both grant."""
         how = "replaced" if found else "deleted"
         return self.explain(Fault.LOST, f"it was {how} while it was open")
@@ -261,10 +261,10 @@ class SqliteFile(ABC):
             with suppress(sqlite3.Error):  # what could not be tidied up, the next one recovers
                 sql.close()
 
-    # -- forks ---------------------------------------------------------------------------------
+    # -- forks, see `distjob.forks.Forkable` ---------------------------------------------------
 
     def rest(self, seconds: float) -> bool:
-        """Before a fork: close the connection; False if it is in use. `wake` must follow."""
+        """Before a fork: close the connection, or tell that it is in use."""
         if not self._lock.acquire(timeout=max(seconds, 0)):
             return False
         if self._entered:
@@ -274,80 +274,18 @@ class SqliteFile(ABC):
         return True
 
     def wake(self) -> None:
-        """After a fork, in parent and child: what `rest` closed may be opened again."""
+        """After a fork: the next use opens it."""
         self._lock.release()
 
     def abandon(self) -> None:
-        """In a forked child: it was in use, so this process must never touch the file again."""
+        """In a child that inherited it in use: refuse every call."""
         self._refusal = Fault.FORKED
         if self._sql is not None:
-            # Closing it, even at exit, would write to the memory and the file that others share.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._sql))
+            leak(self._sql)  # closing it would write to the memory and the file that others share
             self._sql = None
-        _forks.untrusted.add(self._identity)
+        FORKS.distrust(self._identity)
         with suppress(OSError):  # the fork may have come while it was opened
-            _forks.untrusted.add(_identify(self._name))
-        _forks.untrusted.discard(None)
-
-
-class _Forks:
-    """Closes the files before a fork.
-
-    SQLite remembers per process which locks it holds on a file. A forked child inherits the memory
-    but not the locks: even on connections of its own it would skip locking, and its commits would
-    be lost when the parent closes the file (sqlite.org/howtocorrupt.html, 2.6).
-    """
-
-    PATIENCE = 0.25
-    """Seconds that a fork waits for calls in other threads; most take less than a millisecond."""
-
-    def __init__(self) -> None:
-        self.under_way = False
-        self.untrusted: set[tuple[int, int] | None] = set()
-        """Devices and inodes; what a child inherits stays open, so that no later file has them."""
-        self._lock = threading.RLock()
-        self._files: weakref.WeakSet[SqliteFile] = weakref.WeakSet()
-        self._resting: list[SqliteFile] = []
-
-    def add(self, file: SqliteFile) -> None:
-        with self._lock:
-            self._files.add(file)
-
-    def passed(self) -> bool:
-        """Wait for a fork to pass, which threads that take turns would else keep waiting.
-
-        False for the thread that forks: it is in another module's at-fork hook.
-        """
-        with self._lock:
-            return not self.under_way
-
-    def before(self) -> None:
-        self._lock.acquire()
-        self.under_way = True
-        until = clock.monotonic() + self.PATIENCE
-        self._resting.extend(
-            file for file in list(self._files) if file.rest(until - clock.monotonic())
-        )
-
-    def after_in_parent(self) -> None:
-        while self._resting:
-            self._resting.pop().wake()
-        if self.under_way:  # not so where the fork was announced to the child only
-            self.under_way = False
-            self._lock.release()
-
-    def after_in_child(self) -> None:
-        for file in set(self._files).difference(self._resting):
-            file.abandon()
-        self.after_in_parent()
-
-
-_forks = _Forks()
-os.register_at_fork(
-    before=_forks.before,
-    after_in_parent=_forks.after_in_parent,
-    after_in_child=_forks.after_in_child,
-)
+            FORKS.distrust(_identify(self._name))
 
 
 def _begin(sql: sqlite3.Connection) -> sqlite3.Connection:
@@ -355,7 +293,7 @@ def _begin(sql: sqlite3.Connection) -> sqlite3.Connection:
     return sql
 
 
-def _identify(name: str) -> tuple[int, int] | None:
+def _identify(name: str) -> Identity | None:
     """Device and inode; None if there is no file."""
     try:
         found = os.stat(name)  # noqa: PTH116  in each transaction, where a Path would cost more

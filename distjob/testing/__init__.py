@@ -1,6 +1,6 @@
 """What distjob is tested with, for authors of backends and of controllers, too.
 
-    contract.py   StoreContract: the pytest suite that every backend must pass (needs pytest)
+    contract/     StoreContract: the pytest suite that every backend must pass (needs pytest)
     replay.py     libvirt's recorded traces, played through the client on any store
     bench.py      what it costs on Redis, as ratios
     memory.py     MemoryServer, MemoryStore: the smallest store that passes it

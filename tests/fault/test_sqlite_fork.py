@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from distjob import Client, clock, sqlitefile
+from distjob import Client, clock
 from distjob.errors import BackendUnavailable, ClientClosed, DistjobError
+from distjob.forks import FORKS
 from distjob.store import ABSENT, Committed, Store, Woken
 from distjob_sqlite import SqliteSettings, backend
 from distjob_sqlite.store import SqliteStore
@@ -355,12 +356,12 @@ def exit_after_a_fork_in_a_transaction(path: Path) -> None:
 
 def test_hooks_of_others_find_it_in_use(store: Store) -> None:
     """They may run between our hook and the fork: what they open would be inherited."""
-    sqlitefile._forks.before()
+    FORKS.before()
     try:
         with pytest.raises(BackendUnavailable, match="is forking"):
             store.read("vm")
     finally:
-        sqlitefile._forks.after_in_parent()
+        FORKS.after_in_parent()
     assert store.read("vm").version == ABSENT
 
 
@@ -382,7 +383,7 @@ def main(what: str, path: Path) -> None:
         case "with":
             parent_and_child(path)
         case "without":
-            sqlitefile._forks.add = lambda _: None
+            FORKS.add = lambda _: None
             parent_and_child(path)
         case "status":
             with Client(connect(path)) as client:
