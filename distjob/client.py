@@ -57,6 +57,7 @@ class Client:
         Raises BackendUnavailable, BadRequest; the store is closed then.
         """
         self._store = store
+        self._closed = False
         try:
             if max_queued < 0:
                 raise BadRequest(f"max_queued is {max_queued}: 0 (no limit) or more is right")
@@ -160,8 +161,9 @@ class Client:
         if self._runner.forked:
             return
         with self._runner.lock:
-            if self._me.closing:
+            if self._closed:
                 return
+            self._closed = True
             self._me.close()
         try:
             self._interrupt()
@@ -202,6 +204,7 @@ class Client:
                 if self._me.session:
                     self._me.lose(self._me.session, "renewal has failed, see the log")
                 self._me.close()
+            self._runner.run(tell_losses(self._me))
             raise
 
     def _interrupt(self) -> None:

@@ -169,14 +169,19 @@ class _Attempt:
     def give_up(self) -> Op[View]:
         """The deadline has passed: withdraw, unless the job was granted at the last moment."""
 
-        def withdraw(record: JobRecord) -> JobRecord:
-            return record.withdraw(self.ticket.id, today=self.me.clock.wall())
+        record = JobRecord()  # in which it waited last: after a lost reply, the next may be later
+
+        def withdraw(found: JobRecord) -> JobRecord:
+            nonlocal record
+            if found.waits(self.ticket.id):
+                record = found
+            return found.withdraw(self.ticket.id, today=self.me.clock.wall())
 
         until = self.me.clock.monotonic() + GRACE
         changed = yield from change(self.me, self.session, self.vm, withdraw, until=until)
         if changed.view.record.held(self.ticket.id):
             return changed.view
-        record, today = changed.view.record, self.me.clock.wall()
+        today = self.me.clock.wall()
         waited = self.me.clock.monotonic() - self.started
         raise JobTimeout(
             timeout_text(self.vm, record, self.ticket, waited, today),

@@ -13,7 +13,7 @@ import pytest
 
 from distjob.codec import decode, encode
 from distjob.errors import RecordError
-from distjob.protocol import begin, change, controller, keeper, waiting
+from distjob.protocol import begin, change, controller, waiting
 from distjob.protocol.controller import IDLE, Controller, Session
 from distjob.protocol.effects import ask
 from distjob.record import JobRecord
@@ -36,18 +36,6 @@ def deadline_too_late(patch: Patch) -> None:
         self.next_beat = sent + self.ttl / 3
 
     patch.setattr(Session, "renewed", renewed)
-
-
-def loss_goes_unnoticed(patch: Patch) -> None:
-    """The keeper takes a session that has ended for one that lives."""
-
-    def renew(me: Controller, session: Session) -> Iterator[object]:
-        sent = me.clock.monotonic()
-        yield from ask(keeper.KeepAlive(session.id))
-        session.renewed(sent)
-
-    patch.setattr(keeper, "_renew", renew)
-    patch.setattr(begin, "SessionEnded", ZeroDivisionError)
 
 
 def stale_commits_applied(patch: Patch) -> None:
