@@ -5,6 +5,7 @@
     protocol/                   every operation as a generator of effects, sans IO
     driver.py client.py lease.py  blocking: run the generators; Client, connect; leases
     store.py                    THE boundary: what a backend must do
+    names.py errors.py clock.py what arguments may be, how it fails, the two clocks
     config/                     YAML -> typed, checked settings; opens the backend
     fencing.py sqlitefile.py forks.py  the guard for the resource's side, and the file it is kept in
     cli/ testing/               the command; contract suite, memory store, simulation, replay

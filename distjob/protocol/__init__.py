@@ -3,8 +3,9 @@
 effects.py     what it may ask of the world
 controller.py  one client's state
 change.py      the compare-and-set that every change goes through
-begin.py       begin, and waiting in line
-held.py        end, set the mask
-keeper.py      the session: renewal, messages, loss, tidying, closing
+begin.py       begin: asked for, granted, refused, withdrawn
+waiting.py     waiting in line, and who listens
+held.py        end, set the mask, be told of a loss
+keeper.py      in the background: the session, its renewal and loss, tidying; and closing
 look.py        status and list, without a job
 """

@@ -19,9 +19,9 @@ from distjob.errors import (
     RecordError,
     WrongJob,
 )
-from distjob.protocol.change import NOBODY, Changed, Edit, SessionEnded, change
+from distjob.protocol.change import NOBODY, Changed, Edit, SessionEnded, change, lose
 from distjob.protocol.controller import Controller, Held, Session, View, Wish
-from distjob.protocol.effects import Interrupt, Op, Wait, ask
+from distjob.protocol.effects import Op, Wait, ask
 from distjob.protocol.waiting import probe, wait_in_line
 from distjob.record import JobRecord, Ticket, Verdict
 from distjob.words import full_text, job_name, libvirt_text, timeout_text
@@ -43,8 +43,7 @@ def begin(me: Controller, vm: str, wish: Wish, wait: float | None) -> Op[Held | 
         try:
             return (yield from attempt.run())
         except SessionEnded:
-            me.lose(session, "it ended while a job was asked for")
-            yield from ask(Interrupt())
+            yield from lose(me, session, "it ended while a job was asked for")
             if wish.parent:
                 raise LeaseLost(
                     f"VM {vm!r}: the session that owns the async {wish.kind} has ended", vm=vm
@@ -60,8 +59,7 @@ def live_session(me: Controller, until: float) -> Op[Session]:
         if session is not None and session.holds(me.clock.monotonic()):
             return session
         if session is not None:  # woken from a sleep before the keeper was
-            me.lose(session, "it was not renewed in time")
-            yield from ask(Interrupt())
+            yield from lose(me, session, "it was not renewed in time")
         left = until - me.clock.monotonic()
         if left <= 0:
             raise BackendUnavailable(
@@ -202,7 +200,7 @@ class _Attempt:
         try:
             yield from change(self.me, self.session, self.vm, drop, until=until)
         except SessionEnded:
-            self.me.lose(self.session, "the store ended it")
+            yield from lose(self.me, self.session, "the store ended it")
         except (BackendUnavailable, OutcomeUnknown, RecordError):
             pass  # it stays among the leftovers
         else:

@@ -15,7 +15,7 @@ from distjob.codec import decode, encode
 from distjob.errors import BackendUnavailable, OutcomeUnknown
 from distjob.line import woken
 from distjob.protocol.controller import IDLE, Controller, Session, View
-from distjob.protocol.effects import Commit, Op, Read, Wait, ask
+from distjob.protocol.effects import Commit, Interrupt, Op, Read, Wait, ask
 from distjob.record import JobRecord
 from distjob.store import Committed, Reply, Stale
 
@@ -27,6 +27,12 @@ NOBODY: frozenset[str] = frozenset()
 
 class SessionEnded(Exception):
     """The store says that the author's own session has ended."""
+
+
+def lose(me: Controller, session: Session, why: str) -> Op[None]:
+    """The session has ended: let the keeper know, and who waits, whoever of them receives."""
+    me.lose(session, why)
+    yield from ask(Interrupt())
 
 
 class Changed(NamedTuple):

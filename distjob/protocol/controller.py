@@ -209,7 +209,7 @@ class Controller:
         return here[ticket_id]
 
     def leave(self, vm: str, ticket_id: str, due: float = 0.0) -> None:
-        """Let the keeper take this ticket out of the record, at ``due``."""
+        """Let the keeper take this ticket out of the record, after ``due``, by its next round."""
         self.leftovers[vm, ticket_id] = due
         self.stir.set()
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from distjob.errors import BackendUnavailable, LeaseLost, NotOwner, OutcomeUnknown
 from distjob.jobs import Mask
-from distjob.protocol.change import SessionEnded, change
+from distjob.protocol.change import SessionEnded, change, lose
 from distjob.protocol.controller import Controller, Held
-from distjob.protocol.effects import Interrupt, KeepAlive, Op, ask
+from distjob.protocol.effects import KeepAlive, Op, ask
 from distjob.record import JobRecord
 from distjob.words import job_name
 
@@ -56,8 +56,7 @@ def end(me: Controller, held: Held) -> Op[None]:
             raise SessionEnded
     except SessionEnded:
         held.ended = False
-        me.lose(session, "the store ended it")
-        yield from ask(Interrupt())
+        yield from lose(me, session, "the store ended it")
         check(me, held)
     except (BackendUnavailable, OutcomeUnknown) as error:
         me.leave(held.vm, ticket.id)
@@ -106,7 +105,6 @@ def set_mask(me: Controller, held: Held, mask: Mask, *, patience: float) -> Op[N
         if not (yield from ask(KeepAlive(held.session.id))):
             raise SessionEnded
     except SessionEnded:
-        me.lose(held.session, "the store ended it")
-        yield from ask(Interrupt())
+        yield from lose(me, held.session, "the store ended it")
         check(me, held)
     raise NotOwner(f"VM {held.vm!r}: {job_name(held.ticket)} has ended: it has no mask any more")

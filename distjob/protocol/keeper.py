@@ -7,12 +7,11 @@ session lost at the local deadline, not before. Then it opens the next.
 from __future__ import annotations
 
 from distjob.errors import BackendUnavailable, OutcomeUnknown, RecordError
-from distjob.protocol.change import SessionEnded, change
+from distjob.protocol.change import SessionEnded, change, lose
 from distjob.protocol.controller import KEEPER, Controller, Session
 from distjob.protocol.effects import (
     Call,
     CloseSession,
-    Interrupt,
     KeepAlive,
     Op,
     OpenSession,
@@ -38,8 +37,7 @@ def keep(me: Controller) -> Op[None]:
         yield from tell_losses(me)
         session, now = me.session, me.clock.monotonic()
         if session is not None and now >= session.deadline:
-            me.lose(session, "it could not be renewed in time")
-            yield from ask(Interrupt())
+            yield from lose(me, session, "it could not be renewed in time")
             continue
         if session is not None and now + stall > session.deadline:
             # Another try could outlast the deadline as the last one did, and leave nobody to say
@@ -117,11 +115,11 @@ def _renew(me: Controller, session: Session) -> Op[None]:
     sent = me.clock.monotonic()
     alive = yield from ask(KeepAlive(session.id))
     if not alive:
-        me.lose(session, "the store ended it")
+        yield from lose(me, session, "the store ended it")
     elif me.clock.monotonic() < session.deadline:
         session.renewed(sent)
     else:  # too late: what was lost, and perhaps told to be, is never held again
-        me.lose(session, "it could not be renewed in time")
+        yield from lose(me, session, "it could not be renewed in time")
 
 
 def _tidy(me: Controller, session: Session) -> Op[None]:
@@ -137,7 +135,7 @@ def _tidy(me: Controller, session: Session) -> Op[None]:
         try:
             yield from change(me, session, vm, drop, until=now)
         except SessionEnded:
-            me.lose(session, "the store ended it")
+            yield from lose(me, session, "the store ended it")
             return
         except (BackendUnavailable, OutcomeUnknown, RecordError):
             me.leftovers[vm, ticket_id] = me.clock.monotonic() + me.ttl / 20
