@@ -80,7 +80,7 @@ def change(
             continue
         if isinstance(reply, Committed):
             view = IDLE if value is None else View(reply.version, new.at(reply.version))
-            me.saw(vm, view)
+            me.saw(vm, view, reply.version)
             return Changed(view, committed=True, doubted=tries is not None and tries.doubted)
         if isinstance(reply, Stale):
             view, certain = View(reply.version, decode(vm, reply.version, reply.value)), True

@@ -145,6 +145,8 @@ class Controller:
         self.closing = False
         self.views: dict[str, View] = {}
         """The records that this session stands in, as last seen."""
+        self.left: dict[str, int] = {}
+        """Of VMs with waiters: the version at which this session stood in the record no more."""
         self.waiters: dict[str, dict[str, Waiter]] = {}
         self.receiver: Waiter | object | None = None
         """Who receives the session's messages, for all: a waiter, or `KEEPER`."""
@@ -220,6 +222,7 @@ class Controller:
         here.pop(ticket_id, None)
         if not here:
             del self.waiters[vm]
+            self.left.pop(vm, None)
         self.let_receive()
 
     def let_receive(self) -> None:
@@ -236,16 +239,21 @@ class Controller:
 
     # -- records -------------------------------------------------------------------------------
 
-    def saw(self, vm: str, view: View) -> None:
-        """Keep ``view`` while this session stands in it, and tell the waiters it concerns."""
+    def saw(self, vm: str, view: View, version: int = ABSENT) -> None:
+        """Keep ``view`` while this session stands in it, and tell the waiters it concerns.
+
+        ``version``: of the commit that removed the record, which `IDLE` does not say.
+        """
         old = self.views.get(vm, IDLE)
-        if ABSENT < view.version <= old.version:
-            return
+        if ABSENT < view.version <= max(old.version, self.left.get(vm, ABSENT)):
+            return  # a reply that was overtaken
         if self.session is not None and view.record.names(self.session.id):
             self.views[vm] = view
         elif old is not IDLE:
             del self.views[vm]
         if here := self.waiters.get(vm):
+            if vm not in self.views:
+                self.left[vm] = max(version, view.version, old.version)
             still = {ticket.id for ticket in view.record.queue}
             moved = {ticket.id for ticket in stirred(old.record, view.record)}
             for waiter in here.values():
