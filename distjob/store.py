@@ -16,7 +16,7 @@ What holds for every verb:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -70,7 +70,7 @@ class Woken(msgspec.Struct, frozen=True):
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """A session that `Store.remaining` was asked about has ended. Optional, and only a hint."""
+    """A session that `Store.remaining` was asked about has ended. A hint: it is asked again."""
 
     session: str
 
@@ -82,17 +82,41 @@ class Missed(msgspec.Struct, frozen=True):
 Event = Woken | Ended | Missed
 
 
-class Guarantees(msgspec.Struct, frozen=True):
-    """What a store promises, as data: the contract suite tests each line, docs print them."""
+class Guarantees(msgspec.Struct, frozen=True, kw_only=True):
+    """What a store promises, and what not, as data: the contract suite tests it, docs print it."""
 
     reach: Literal["process", "host", "network"]
     """How far apart its clients may be."""
     wakes: Literal["push", "poll"]
     """Whether a wake-up is sent by the store or found by a short adaptive poll."""
+    ends: Literal["told", "timed"]
+    """Whether the store sends `Ended` by itself, or is asked when a session's time is up."""
     durable: bool
-    """Whether values and versions survive a restart of the store."""
+    """Whether values and versions survive a restart of all its servers."""
     versions_survive_loss: bool
     """Whether versions go on rising when the store has lost all its data."""
+    versions: Literal["store", "shard"] = "store"
+    """How far one order of versions reaches; those of one VM always rise."""
+    failover: Literal["none", "lossy", "quorum"] = "none"
+    """Another server takes over: never; without the last writes, perhaps; with all acknowledged."""
+    shortest_ttl: float = 0.0
+    """Seconds; a session with a shorter TTL may live this long."""
+    grace: float = 0.0
+    """Seconds past its TTL, at most, that a dead client's session lives on while servers are up."""
+    idle: Literal["nothing", "an empty node"] = "nothing"
+    """What stays behind for a VM without a value."""
+    largest_value: int | None = None
+    """Bytes; a larger value is refused by `RecordError`. None: no limit worth naming."""
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that an operator should know of a server, from `Backend.examine`."""
+
+    level: Literal["ok", "warning", "danger"]
+    """``danger``: jobs can be lost or granted twice as things stand."""
+    what: str
+    advice: str = ""
+    """What to do about it."""
 
 
 class Store(Protocol):
@@ -130,7 +154,8 @@ class Store(Protocol):
     def remaining(self, sessions: Collection[str]) -> Mapping[str, float]:
         """Seconds until each of ``sessions`` ends if it is not renewed; 0.0 = it has ended.
 
-        A store that can push also sends `Ended` for each of them from now on.
+        A store whose `Guarantees.ends` is "timed" is exact. One that tells may name a later moment,
+        at most the TTL; it sends `Ended` for each of them from now on, as soon as it has ended.
         """
 
     def receive(self, session: str, timeout: float) -> Sequence[Event]:
@@ -171,3 +196,7 @@ class Backend(msgspec.Struct, frozen=True):
     """
     extra: str = ""
     """What to install for the client library: ``pip install distjob[extra]``; empty: nothing."""
+    promises: Mapping[str, Guarantees] = {}
+    """The guarantees by topology ("single", "cluster", ...), the best that each can have."""
+    examine: Callable[[Any], Iterable[Finding]] | None = None
+    """What could make the server behind a store of ours unsafe. Changes nothing that stays."""

@@ -1,22 +1,38 @@
-"""distjob on a Redis or Valkey server, 6.2 or later: ``pip install distjob[redis]``.
+"""distjob on Redis or Valkey, 6.2 or later: ``pip install distjob[redis]``.
+
+One server, a primary behind sentinels, or a cluster.
 
     settings.py      the keys of the ``redis`` section
-    store.py         the verbs of `distjob.store.Store`; keys and their layout
+    guarantees.py    what each of the three promises, as data
+    store.py         the verbs of `distjob.store.Store`
     commit.lua       the one script: compare, set, wake
-    server.py        connections, what redis-py's errors mean, what the server must have
-    subscription.py  the one channel of a client, and noticing that it was cut
+    keys.py          the keys and their layout
+    sessions.py      sessions, in one shard or in several
+    connecting.py    what is checked and agreed on at connect
+    topology.py      where keys are: one server; sentinel.py, cluster.py: the others
+    server.py        one server: each command sent once; clients.py: how it is connected to
+    answers.py       what redis-py's errors mean
+    subscription.py  a client's channels on one server, and noticing that they were cut
+    ears.py          all of them at once
+    examine.py       what ``distjob doctor`` says of the servers
 
-Held as long as the server keeps its word: a Redis that is restarted without append-only file, or
-a replica that takes over, may have forgotten writes it had acknowledged, and with them who holds
-what. Versions (tokens) go on rising even then, so that a guard at the resource still decides.
+Held as long as the servers keep their word: a Redis that is restarted without append-only file, or
+a replica that takes over, may have forgotten writes that were acknowledged, and with them who
+holds what. Versions (tokens) go on rising even then, so that a guard at the resource still
+decides; across a fail-over, as long as the new primary's clock is not behind the old one's by
+longer than that took.
 """
 
 from __future__ import annotations
 
-from distjob.store import Backend, Store
-from distjob_redis.settings import RedisSettings
+from collections.abc import Iterable
+from typing import Any
 
-__all__ = ["RedisSettings", "backend"]
+from distjob.store import Backend, Finding, Store
+from distjob_redis.guarantees import PROMISES
+from distjob_redis.settings import ClusterSettings, RedisSettings, SentinelSettings
+
+__all__ = ["ClusterSettings", "RedisSettings", "SentinelSettings", "backend"]
 
 
 def _connect(settings: RedisSettings, namespace: str, ttl: float) -> Store:
@@ -25,4 +41,12 @@ def _connect(settings: RedisSettings, namespace: str, ttl: float) -> Store:
     return connect(settings, namespace, ttl)
 
 
-backend = Backend(settings=RedisSettings, connect=_connect, extra="redis")
+def _examine(store: Any) -> Iterable[Finding]:
+    from distjob_redis.examine import examine
+
+    return examine(store.topology)
+
+
+backend = Backend(
+    settings=RedisSettings, connect=_connect, extra="redis", promises=PROMISES, examine=_examine
+)

@@ -1,7 +1,8 @@
 -- The commit: one compare-and-set on one VM's value, with its wake-ups, all or nothing.
 --
 --   KEYS  version counter, the VM, the author's session, the sessions to wake ...
---   ARGV  the expected version ("0": no value), ":" .. the new value ("": remove it)
+--   ARGV  the expected version ("0": no value), ":" .. the new value ("": remove it), and
+--         perhaps what to wake with: SPUBLISH in a cluster; else PUBLISH
 --
 -- Answers the new version (an integer); or what the VM holds instead, "version:value" or nil;
 -- or a list of the sessions that have ended, as places in KEYS counted from the author's = 0.
@@ -61,7 +62,7 @@ if #KEYS > 3 then
   for i = 4, #KEYS do
     local channel, number = string.match(KEYS[i], '^(.*)%.(%d+)$')
     -- pcall: the change is made, and a wake-up is only a hint; an error would deny the change.
-    redis.pcall('PUBLISH', channel, number .. ':' .. message)
+    redis.pcall(ARGV[3] or 'PUBLISH', channel, number .. ':' .. message)
   end
 end
 return version

@@ -1,9 +1,8 @@
-"""The server: how it is asked, what redis-py's errors mean, and what the server must have.
+"""One server: how it is asked, and what it must have.
 
-The only file, beside `distjob_redis.subscription`, that knows redis-py. It takes connections from
-the client's pool and drives them itself, for two reasons: redis-py would send a command again
-whose reply was lost, and its errors don't tell a command that was never sent from one that may
-have been carried out. Knows neither keys nor values.
+Takes connections from redis-py's pool and drives them itself, for two reasons: redis-py would
+send a command again whose reply was lost, and its errors don't tell a command that was never sent
+from one that may have been carried out. Knows neither keys nor values, nor other servers.
 """
 
 from __future__ import annotations
@@ -11,62 +10,24 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
-import redis
-from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    NoPermissionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
-from redis.retry import Retry
+from redis.exceptions import RedisError, ResponseError
 
 from distjob.clock import monotonic
-from distjob.errors import BackendUnavailable, ConfigError, DistjobError, RecordError
-from distjob_redis.settings import RedisSettings
+from distjob.errors import BackendUnavailable, ConfigError, DistjobError
+from distjob_redis.answers import ScriptUnknown, meaning
+
+if TYPE_CHECKING:
+    import redis
+    from redis.client import PubSub
 
 log = logging.getLogger("distjob.redis")
 
 OLDEST = (6, 2)
-
-_DENIED = "the user or password was refused: set them in redis.url"
-_FORBIDDEN = "the ACL user may not do this: grant what deploy/redis/users.acl lists"
-_REPLICA = "this is a read-only replica: point redis.url at the primary"
-_FULL = "it is out of memory: raise maxmemory or free some"
-_ANSWERS: tuple[tuple[type[RedisError] | None, str, str], ...] = (
-    # An answer's class; or, where a script or redis-py hides that, what stands in its text.
-    (AuthenticationError, "", _DENIED),
-    (None, "NOAUTH", _DENIED),
-    (NoPermissionError, "", _FORBIDDEN),
-    (None, "ACL failure", _FORBIDDEN),
-    (None, "can't run this command", _FORBIDDEN),
-    (ReadOnlyError, "", _REPLICA),
-    (None, "READONLY", _REPLICA),
-    (OutOfMemoryError, "", _FULL),
-    (None, "OOM", _FULL),
-    (BusyLoadingError, "", "it is still loading its data: wait until it has"),
-    (None, "MISCONF", "it can't write to its disk and refuses changes: see its log"),
-)
-
-
-class ScriptUnknown(BackendUnavailable):
-    """The server has not seen the script yet, or has forgotten it. Never leaves the backend."""
-
-
 FRESH = 0.5
 """Seconds for which a connection is trusted without the pool's look at it."""
 MOST_KEPT = 4
-
-
-class NotAllowed(BackendUnavailable):
-    """The user is unknown or lacks a permission; in connecting that is a `ConfigError`."""
 
 
 class Server:
@@ -76,20 +37,33 @@ class Server:
     checks it each time takes a third of a command's time.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
-        self._client = client
+    def __init__(self, client: redis.Redis, name: str = "") -> None:
+        self.client = client
         self._pool = client.connection_pool
         self._kept: deque[tuple[float, Any]] = deque()
         facts = self._pool.connection_kwargs
-        self.name = str(facts.get("path") or f"{facts.get('host', '?')}:{facts.get('port', '?')}")
+        where = str(facts.get("path") or f"{facts.get('host', '?')}:{facts.get('port', '?')}")
+        self.name = name or where
         """Where it is, for messages. Without the password."""
 
     def info(self) -> Mapping[str, Any]:
         """The server's INFO. May be sent twice: it changes nothing."""
         try:
-            return dict(self._client.info())
+            return dict(self.client.info())
         except (RedisError, OSError) as error:
             raise self.error(error) from error
+
+    def pubsub(self) -> PubSub:
+        """A connection for one who subscribes, not connected yet."""
+        made: PubSub = self.client.pubsub()  # type: ignore[no-untyped-call]
+        return made
+
+    def server(self) -> Server:
+        """The server that has a shard's keys: see `distjob_redis.topology.Place`."""
+        return self
+
+    def doubt(self, server: Server) -> None:
+        """There is no other that could have them."""
 
     def ask(self, *command: Any, change: bool = False) -> Any:
         """The reply to one command; raises with ``unanswered=change`` if none came."""
@@ -99,6 +73,10 @@ class Server:
         """The replies to several reading commands, in one round trip."""
         return self._exchange(commands, change=False)
 
+    def ask_each(self, commands: Sequence[tuple[Any, ...]], *, change: bool) -> list[Any]:
+        """As `ask_all`, with the error, not raised, in the place of a reply that is one."""
+        return self._exchange(commands, change=change, errors=True)
+
     def run(self, script: str, digest: str, *arguments: Any) -> Any:
         """The reply of a script that changes something; sent in full only if it is not known."""
         try:
@@ -106,11 +84,16 @@ class Server:
         except ScriptUnknown:
             return self.ask("EVAL", script, *arguments, change=True)
 
-    def _exchange(self, commands: Sequence[tuple[Any, ...]], *, change: bool) -> list[Any]:
+    def _exchange(
+        self, commands: Sequence[tuple[Any, ...]], *, change: bool, errors: bool = False
+    ) -> list[Any]:
         connection = self._take()
         complete = False
         try:
-            if len(commands) == 1:
+            if errors:
+                connection.send_packed_command(connection.pack_commands(commands))
+                replies = [self._reply_or_error(connection) for _ in commands]
+            elif len(commands) == 1:
                 connection.send_command(*commands[0])
                 replies = [connection.read_response()]
             else:
@@ -128,6 +111,12 @@ class Server:
                     connection.disconnect()
                 self._pool.release(connection)
         return replies
+
+    def _reply_or_error(self, connection: Any) -> Any:
+        try:
+            return connection.read_response()
+        except ResponseError as error:
+            return self.error(error)
 
     def close(self) -> None:
         """Give back the connections at hand."""
@@ -151,20 +140,7 @@ class Server:
 
     def error(self, error: RedisError | OSError, *, unanswered: bool = False) -> DistjobError:
         """What ``error`` means; ``unanswered`` if a change had been sent when it came."""
-        text = str(error)
-        if isinstance(error, NoScriptError):
-            return ScriptUnknown(text)
-        answered = isinstance(error, ResponseError)
-        if answered and "WRONGTYPE" in text:
-            return RecordError(f"Redis at {self.name} holds other data under a key of ours: {text}")
-        for kind, code, advice in _ANSWERS:
-            # Only an answer's text is searched: a lost connection's may hold any host name.
-            if isinstance(error, kind) if kind else answered and code in text:
-                refusal = NotAllowed if advice in (_DENIED, _FORBIDDEN) else BackendUnavailable
-                return refusal(f"Redis at {self.name}: {advice} ({text})")
-        if answered:
-            return BackendUnavailable(f"Redis at {self.name} refused a command: {text}")
-        return BackendUnavailable(f"Redis at {self.name}: {text}", unanswered=unanswered)
+        return meaning(error, self.name, unanswered=unanswered)
 
 
 def _is_silent(connection: Any) -> bool:
@@ -178,60 +154,24 @@ def _is_silent(connection: Any) -> bool:
     return False
 
 
-def client_for(settings: RedisSettings) -> redis.Redis:
-    """A client that sends nothing twice. Raises `ConfigError`, without the password."""
-    options: dict[str, Any] = {
-        "socket_timeout": settings.timeout,
-        "socket_connect_timeout": settings.timeout,
-        "socket_keepalive": True,
-        "retry": Retry(NoBackoff(), 0),
-        "protocol": 2,  # all we need; RESP3 adds pushes and a longer greeting
-    }
-    files = {
-        "ssl_ca_certs": settings.ca_file,
-        "ssl_certfile": settings.cert_file,
-        "ssl_keyfile": settings.key_file,
-    }
-    if settings.url.startswith("rediss://"):
-        options |= {key: path for key, path in files.items() if path}
-        options["ssl_check_hostname"] = True  # off by default before redis-py 6
-    elif any(files.values()):
-        msg = "redis.ca_file, cert_file and key_file are for TLS: redis.url must begin rediss://"
-        raise ConfigError(msg)
-    try:
-        parts = urlsplit(settings.url)
-        if "@" in parts.path + parts.fragment:  # a password cut short by its "/" or "#"
-            raise ValueError
-        return redis.Redis.from_url(settings.url, **options)
-    except (ValueError, TypeError, RedisError):
-        # The driver's text may quote the part of the URL that holds the password.
-        msg = (
-            "redis.url can't be understood: it must read redis://user:password@host:port/number, "
-            "with special characters of user and password percent-encoded"
-        )
-        raise ConfigError(msg) from None
-
-
-def check_client(client: redis.Redis) -> None:
-    """Refuse a client that would decode values. Raises `ConfigError`."""
-    if client.get_encoder().decode_responses:
-        msg = "the Redis client decodes responses: make it with decode_responses=False"
-        raise ConfigError(msg)
-
-
-def check(facts: Mapping[str, Any], name: str) -> None:
+def check(facts: Mapping[str, Any], name: str, *, cluster: bool = False) -> None:
     """Refuse a server (its INFO) that can't keep the store's word. Raises `ConfigError`."""
     where = f"Redis at {name}"
     version = str(facts.get("redis_version", "0"))
-    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < OLDEST:
+    if numbers(version) < OLDEST:
         msg = f"{where} is version {version}: {OLDEST[0]}.{OLDEST[1]} or later is needed"
+        raise ConfigError(msg)
+    if facts.get("redis_mode") == "sentinel":
+        msg = f"{where} is a sentinel: name it in redis.sentinel.hosts"
         raise ConfigError(msg)
     if facts.get("role") != "master":
         primary = f"{facts.get('master_host')}:{facts.get('master_port')}"
         msg = f"{where} is a replica of {primary}: point redis.url at the primary"
+        if cluster:  # as it just said that it is none: somebody moves the cluster about
+            raise BackendUnavailable(f"{where} is a replica of {primary} by now")
         raise ConfigError(msg)
-    if facts.get("cluster_enabled"):
-        msg = f"{where} is a node of a Redis Cluster: use one that is not, with or without replicas"
+    if facts.get("cluster_enabled") and not cluster:
+        msg = f"{where} is a node of a Redis Cluster: name it in redis.cluster.hosts"
         raise ConfigError(msg)
     policy = facts.get("maxmemory_policy")
     # Every volatile-* policy too: session keys are just those that carry a TTL.
@@ -247,3 +187,8 @@ def check(facts: Mapping[str, Any], name: str) -> None:
             "set appendonly yes",
             where,
         )
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version."""
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())

@@ -11,14 +11,86 @@ from typing import Annotated, Any
 import msgspec
 
 _File = Annotated[str, msgspec.Meta(max_length=4096, pattern=r"^[^\x00]*\Z")]
+_Word = Annotated[str, msgspec.Meta(max_length=4096, pattern=r"^[^\x00]*\Z")]
+_Host = Annotated[
+    str, msgspec.Meta(pattern=r"^(\[[0-9A-Fa-f:.%]+\]|[^\x00\s:/@\[\]]+)(:\d{1,5})?\Z")
+]
+_Hosts = Annotated[tuple[_Host, ...], msgspec.Meta(min_length=1, max_length=1000)]
 _SECRETS = re.compile(
     r"(?P<user>^[a-z]+://[^:@/?#]*:)(?P<password>.*)(?=@)"  # greedy: a password may hold an "@"
     r"|(?P<key>[?&][a-z_]*password=)(?P<value>[^&#]*)"
 )
+DEFAULT_URL = "redis://localhost:6379/0"
+SHARDS = 8
 
 
-class RedisSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the Redis or Valkey server is (6.2 or later), and how to be let in."""
+class _Quiet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A Struct whose repr leaves out what is not set, and blots out passwords."""
+
+    def __rich_repr__(self) -> Any:
+        """The fields, for rich and for `__repr__`."""
+        for field in msgspec.structs.fields(self):
+            value = getattr(self, field.name)
+            if field.name == "password":
+                value = value and "***"
+            if field.name == "url":
+                value = redacted(value)
+            if value != field.default:
+                yield field.name, value
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"{type(self).__name__}({fields})"
+
+
+class SentinelSettings(_Quiet, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The sentinels that say which server is the primary. ``hosts`` must be given."""
+
+    hosts: Annotated[
+        _Hosts,
+        msgspec.Meta(
+            description="All sentinels, as `host:port`, port 26379 if none is given. Most of them "
+            "must answer, and agree, for a server to be taken for the primary."
+        ),
+    ]
+    name: Annotated[
+        str,
+        msgspec.Meta(
+            min_length=1,
+            max_length=255,
+            pattern=r"^\S+\Z",
+            description="What the sentinels call the primary (`sentinel monitor NAME ...`).",
+        ),
+    ] = "distjob"
+    user: Annotated[_Word, msgspec.Meta(description="ACL user at the sentinels, if any.")] = ""
+    password: Annotated[
+        _Word, msgspec.Meta(description="Password at the sentinels, if they ask for one.")
+    ] = ""
+
+
+class ClusterSettings(_Quiet, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A Redis Cluster. ``hosts`` must be given."""
+
+    hosts: Annotated[
+        _Hosts,
+        msgspec.Meta(
+            description="Some nodes, as `host:port`, port 6379 if none is given; the others are "
+            "found through them."
+        ),
+    ]
+    shards: Annotated[
+        int,
+        msgspec.Meta(
+            ge=1,
+            le=256,
+            description="Among how many hash slots VMs are spread. The same on every controller, "
+            "and for ever: the first one to connect writes it into the namespace.",
+        ),
+    ] = SHARDS
+
+
+class RedisSettings(_Quiet, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where Redis or Valkey is (6.2 or later): ``url``, ``sentinel`` or ``cluster``."""
 
     url: Annotated[
         str,
@@ -26,11 +98,29 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             min_length=8,
             max_length=4096,
             pattern=r"^(redis|rediss|unix)://[^\x00\s]*\Z",
-            description="`redis://user:password@host:6379/0`; `rediss://` for TLS, `unix://` for "
-            "a socket. Special characters in the password are percent-encoded. An ACL user needs "
-            "what deploy/redis/users.acl grants.",
+            description="One server: `redis://user:password@host:6379/0`; `rediss://` for TLS, "
+            "`unix://` for a socket. Special characters in the password are percent-encoded. An "
+            "ACL user needs what deploy/redis/users.acl grants.",
         ),
-    ] = "redis://localhost:6379/0"
+    ] = DEFAULT_URL
+    sentinel: Annotated[
+        SentinelSettings | None,
+        msgspec.Meta(description="A primary with replicas, watched by sentinels."),
+    ] = None
+    cluster: Annotated[ClusterSettings | None, msgspec.Meta(description="A Redis Cluster.")] = None
+    user: Annotated[
+        _Word, msgspec.Meta(description="With sentinel or cluster: ACL user at the servers.")
+    ] = ""
+    password: Annotated[
+        _Word, msgspec.Meta(description="With sentinel or cluster: password at the servers.")
+    ] = ""
+    db: Annotated[
+        int, msgspec.Meta(ge=0, le=65535, description="With sentinel: number of the database.")
+    ] = 0
+    tls: Annotated[
+        bool,
+        msgspec.Meta(description="With sentinel or cluster: TLS to all servers and sentinels."),
+    ] = False
     timeout: Annotated[
         float,
         msgspec.Meta(
@@ -51,17 +141,42 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         _File, msgspec.Meta(description="TLS: the key of `cert_file` (PEM), readable by us only.")
     ] = ""
 
-    def __rich_repr__(self) -> Any:
-        """The fields with the password blotted out, for rich and for `__repr__`."""
-        yield "url", redacted(self.url)
-        yield "timeout", self.timeout
-        for name in ("ca_file", "cert_file", "key_file"):
-            if value := getattr(self, name):
-                yield name, value
+    def __post_init__(self) -> None:
+        """Refuse keys that contradict each other."""
+        ways = {"url": self.url != DEFAULT_URL, "sentinel": self.sentinel, "cluster": self.cluster}
+        given = [name for name, value in ways.items() if value]
+        if len(given) > 1:
+            msg = f"{' and '.join(given)} are given: name the server in one of them"
+            raise ValueError(msg)
+        if self.sentinel is None and self.cluster is None:
+            for name in ("user", "password", "db", "tls"):
+                if getattr(self, name):
+                    msg = (
+                        f"{name} goes with sentinel or cluster: with url it is a part of that "
+                        "(rediss://user:password@host:port/number)"
+                    )
+                    raise ValueError(msg)
+        if self.cluster is not None and self.db:
+            msg = "db can't be chosen in a cluster, which has number 0 only: remove it"
+            raise ValueError(msg)
+        if self.user and not self.password:
+            msg = "user is given without password"
+            raise ValueError(msg)
 
-    def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
-        return f"{type(self).__name__}({fields})"
+    def __rich_repr__(self) -> Any:
+        """The fields with passwords blotted out, for rich and for `__repr__`."""
+        if self.sentinel is None and self.cluster is None and self.url == DEFAULT_URL:
+            yield "url", self.url
+        yield from _Quiet.__rich_repr__(self)
+
+
+def address(host: str, port: int) -> tuple[str, int]:
+    """``host:port`` in two; ``port`` if none is given."""
+    found = re.fullmatch(r"(?:\[(.+)\]|([^:]+))(?::(\d+))?", host)
+    if found is None:
+        msg = f"not a host:port: {host!r}"
+        raise ValueError(msg)
+    return found[1] or found[2], int(found[3] or port)
 
 
 def redacted(url: str) -> str:

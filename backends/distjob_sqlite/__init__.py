@@ -1,13 +1,19 @@
 """distjob on one SQLite file: for the controllers of one host, with nothing to install or run.
 
 settings.py   the keys of the ``sqlite`` section
+guarantees.py what the store promises, as data
 store.py      the verbs of `distjob.store.Store`
+examine.py    what ``distjob doctor`` says of the file
 database.py   the layout, and what a fault of the file means for a controller
 """
 
 from __future__ import annotations
 
-from distjob.store import Backend, Store
+from collections.abc import Iterable
+from typing import Any
+
+from distjob.store import Backend, Finding, Store
+from distjob_sqlite.guarantees import FILE
 from distjob_sqlite.settings import SqliteSettings
 
 __all__ = ["SqliteSettings", "backend"]
@@ -19,4 +25,12 @@ def _connect(settings: SqliteSettings, namespace: str, ttl: float) -> Store:
     return SqliteStore(settings, namespace, ttl)
 
 
-backend = Backend(settings=SqliteSettings, connect=_connect)
+def _examine(store: Any) -> Iterable[Finding]:
+    from distjob_sqlite.examine import examine
+
+    return examine(store.path)
+
+
+backend = Backend(
+    settings=SqliteSettings, connect=_connect, promises={"file": FILE}, examine=_examine
+)

@@ -28,13 +28,13 @@ from distjob.store import (
     Committed,
     Event,
     Gone,
-    Guarantees,
     Reply,
     Stale,
     Versioned,
     Woken,
 )
 from distjob_sqlite.database import Database
+from distjob_sqlite.guarantees import FILE
 from distjob_sqlite.settings import SqliteSettings
 
 _FASTEST_POLL = 0.001
@@ -64,7 +64,7 @@ _MAIL = """
 class SqliteStore:
     """A `distjob.store.Store` on one SQLite file. ``ttl`` bounds the wait for other writers."""
 
-    guarantees = Guarantees(reach="host", wakes="poll", durable=True, versions_survive_loss=True)
+    guarantees = FILE
 
     def __init__(self, settings: SqliteSettings, namespace: str, ttl: float) -> None:
         path = Path(settings.path).expanduser().absolute()  # so that ":memory:" is a file, too
@@ -75,6 +75,7 @@ class SqliteStore:
         except OSError as error:
             msg = "the SQLite backend needs Linux: it can't tell when this host was booted"
             raise ConfigError(msg) from error
+        self.path = path
         self._database = Database(path, patience)
         try:
             self._inbox = _Inbox(Database(path, patience), namespace)

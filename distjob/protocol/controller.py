@@ -13,7 +13,7 @@ from typing import NamedTuple
 from distjob.codec import decode
 from distjob.errors import RecordError
 from distjob.jobs import AgentJob, AsyncJob, Job
-from distjob.line import stirred
+from distjob.line import stirred, watched
 from distjob.protocol.effects import Clock, Signal
 from distjob.record import JobRecord, Owner, Ticket
 from distjob.store import ABSENT, Ended, Event, Missed, Woken
@@ -93,7 +93,7 @@ class Held:
 class Waiter:
     """One begin call that waits, on this side."""
 
-    __slots__ = ("missed", "signal", "ticket_id", "woken")
+    __slots__ = ("doubts", "missed", "signal", "ticket_id", "woken")
 
     def __init__(self, ticket_id: str, signal: Signal) -> None:
         self.ticket_id = ticket_id
@@ -101,6 +101,8 @@ class Waiter:
         self.woken = False
         self.missed = False
         """It must read the record: what it was to be told may be lost."""
+        self.doubts = False
+        """It must ask whether those it watches live: one of them is said to have ended."""
 
     def wake(self) -> None:
         self.woken = True
@@ -112,6 +114,10 @@ class Waiter:
 
     def look_again(self) -> None:
         self.missed = True
+        self.wake()
+
+    def doubt(self) -> None:
+        self.doubts = True
         self.wake()
 
 
@@ -273,6 +279,12 @@ class Controller:
                     pass  # whoever waits reads it again, and raises
                 for waiter in here.values():
                     waiter.look_again()
-            case Ended() | Missed():
+            case Ended(session):
+                for vm, here in self.waiters.items():
+                    record = self.views.get(vm, IDLE).record
+                    for ticket_id, waiter in here.items():
+                        if record.waits(ticket_id) and session in watched(record, ticket_id):
+                            waiter.doubt()
+            case Missed():
                 for waiter in self._all_waiters():
                     waiter.look_again()

@@ -38,7 +38,8 @@ def wait_in_line(
             return view
         watch = watched(view.record, ticket_id)
         try:
-            if watch != watching or now >= probe_at:
+            if watch != watching or now >= probe_at or waiter.doubts:
+                waiter.doubts = False
                 ended, soonest = yield from probe(me, watch)
                 watching, probe_at = watch, me.clock.monotonic() + soonest + AFTER
                 if ended:

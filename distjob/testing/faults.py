@@ -7,6 +7,7 @@ to the controllers themselves is in disasters.py.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from distjob.errors import BackendUnavailable
@@ -66,8 +67,10 @@ class Network:
         self.faulty = True
         self.down = False
         """The store can be reached by nobody."""
-        self.pushes_ends = world.rng.random() < 0.5
-        """Whether the store sends `Ended`, which is optional."""
+        self.tells_ends = world.rng.random() < 0.5
+        """Whether the store sends `Ended`; it then can't tell when that will be."""
+        self._told = set[str]()
+        """The sessions that the next `Ended` is under way to."""
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -131,12 +134,7 @@ class Network:
             case Read(vm):
                 return server.read(vm)
             case Remaining(sessions):
-                watcher = machine.me.session.id if machine.me.session else ""
-                left = server.remaining(sessions, watcher)
-                if self.pushes_ends and watcher and any(left.values()):
-                    soonest = min(seconds for seconds in left.values() if seconds > 0)
-                    self.world.after(soonest + 0.001, self._drain, watcher)
-                return left
+                return self._remaining(machine, sessions)
             case KeepAlive(session):
                 return server.keep_alive(session)
             case OpenSession(ttl, owner):
@@ -144,7 +142,10 @@ class Network:
                 watch.homes[session] = machine
                 return session
             case CloseSession(session):
-                return server.close_session(session)
+                server.close_session(session)
+                for other in server.living() if self.tells_ends else ():
+                    self._drain(other)
+                return None
             case Scan():
                 return server.scan()
         raise AssertionError(f"no such request: {effect}")
@@ -190,6 +191,25 @@ class Network:
                 again = delay + world.rng.random() * world.ttl
                 world.after(again, self._deliver, machine, session, event)
             world.after(delay, self._deliver, machine, session, event)
+
+    def _remaining(self, machine: Machine, sessions: frozenset[str]) -> dict[str, float]:
+        """Exact; or, from a store that tells, a moment that is not too early."""
+        if not self.tells_ends:
+            return self.server.remaining(sessions)
+        watcher = machine.me.session.id if machine.me.session else ""
+        left = self.server.remaining(sessions, watcher)
+        if watcher and watcher not in self._told:
+            self._told.add(watcher)
+            self._tell(watcher)
+        return {name: self.world.ttl if seconds > 0 else 0.0 for name, seconds in left.items()}
+
+    def _tell(self, watcher: str) -> None:
+        """Send `Ended` of each session that ``watcher`` watches, as soon as it has ended."""
+        self._told.discard(watcher)
+        self._drain(watcher)
+        if (quiet := self.server.quiet_for(watcher)) < math.inf:
+            self._told.add(watcher)
+            self.world.after(quiet + 0.001, self._tell, watcher)
 
     def _deliver(self, machine: Machine, session: str, event: Event) -> None:
         if self.reaches(machine):

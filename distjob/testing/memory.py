@@ -141,7 +141,7 @@ class MemoryStore:
     """One client's `Store` on a `MemoryServer` in the same process."""
 
     guarantees = Guarantees(
-        reach="process", wakes="push", durable=False, versions_survive_loss=False
+        reach="process", wakes="push", ends="told", durable=False, versions_survive_loss=False
     )
 
     def __init__(self, server: MemoryServer) -> None:

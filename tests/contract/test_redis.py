@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 import redis
 
-from distjob.store import Store
 from distjob.testing.contract import Connect, StoreContract
 from distjob_redis import RedisSettings, backend
 from distjob_redis.store import RedisStore
@@ -18,17 +19,27 @@ TTL = 10.0
 
 class TestRedis(StoreContract):
     @pytest.fixture
+    def admin(self, redis_server: RedisServer) -> Iterator[redis.Redis]:
+        with redis.Redis.from_url(redis_server.url, protocol=2) as client:
+            yield client
+
+    @pytest.fixture
     def connect(self, redis_server: RedisServer, fresh_namespace: str) -> Iterator[Connect]:
         settings = RedisSettings(url=redis_server.url, timeout=10.0)
-        stores: list[Store] = []
+        with ExitStack() as closing:
 
-        def connect() -> Store:
-            stores.append(backend.connect(settings, fresh_namespace, TTL))
-            return stores[-1]
+            def connect() -> RedisStore:
+                store = backend.connect(settings, fresh_namespace, TTL)
+                assert isinstance(store, RedisStore)
+                closing.callback(store.close)
+                return store
 
-        yield connect
-        for store in stores:
-            store.close()
+            yield connect
+
+    @pytest.fixture
+    def settings(self, redis_server: RedisServer, fresh_namespace: str) -> Mapping[str, Any]:
+        url = redis_server.url
+        return {"namespace": fresh_namespace, "backend": "redis", "redis": {"url": url}}
 
     @pytest.fixture
     def restart(self, redis_server: RedisServer) -> Callable[[], None]:
@@ -39,12 +50,27 @@ class TestRedis(StoreContract):
         return restart
 
     @pytest.fixture
-    def lose(self, redis_server: RedisServer) -> Callable[[], None]:
+    def lose(self, admin: redis.Redis) -> Callable[[], None]:
         def lose() -> None:
-            with redis.Redis.from_url(redis_server.url) as client:
-                client.flushall()
+            admin.flushall()
 
         return lose
+
+    @pytest.fixture
+    def entries(self, admin: redis.Redis, fresh_namespace: str) -> Callable[[], int]:
+        def entries() -> int:
+            pattern = f"distjob:{{{fresh_namespace}}}:*"
+            return sum(1 for _ in admin.scan_iter(pattern, count=1000))
+
+        return entries
+
+    @pytest.fixture
+    def asked(self, admin: redis.Redis) -> Callable[[], int]:
+        def asked() -> int:
+            facts: Any = admin.info("stats")
+            return int(facts["total_commands_processed"])
+
+        return asked
 
 
 class TestRedisWithAClientOfTheUsers(TestRedis):
@@ -52,14 +78,11 @@ class TestRedisWithAClientOfTheUsers(TestRedis):
 
     @pytest.fixture
     def connect(self, redis_server: RedisServer, fresh_namespace: str) -> Iterator[Connect]:
-        client = redis.Redis.from_url(redis_server.url)
-        stores: list[Store] = []
+        with redis.Redis.from_url(redis_server.url) as client, ExitStack() as closing:
 
-        def connect() -> Store:
-            stores.append(RedisStore(client, fresh_namespace, TTL))
-            return stores[-1]
+            def connect() -> RedisStore:
+                store = RedisStore(client, fresh_namespace, TTL)
+                closing.callback(store.close)
+                return store
 
-        yield connect
-        for store in stores:
-            store.close()
-        client.close()
+            yield connect

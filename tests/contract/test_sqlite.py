@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +51,24 @@ class TestSqlite(StoreContract):
                 file.unlink()
 
         return lose
+
+    @pytest.fixture
+    def settings(self, tmp_path: Path) -> Mapping[str, Any]:
+        return {"namespace": "default", "sqlite": {"path": str(tmp_path / "jobs.db")}}
+
+    @pytest.fixture
+    def entries(self, tmp_path: Path) -> Callable[[], int]:
+        def entries() -> int:
+            with closing(sqlite3.connect(tmp_path / "jobs.db")) as file:
+                tables = [
+                    name
+                    for (name,) in file.execute(
+                        "SELECT name FROM sqlite_schema WHERE type = 'table'"
+                    )
+                ]
+                return sum(file.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in tables)
+
+        return entries
 
     def test_namespaces_share_a_file(self, tmp_path: Path, stores: list[Store]) -> None:
         settings = SqliteSettings(path=str(tmp_path / "jobs.db"))

@@ -516,7 +516,7 @@ def test_tls_with_certificates_of_both_sides(
         "key_file": str(tmp_path / "client.key"),
     }
     exercise(connect(url, **files))
-    with pytest.raises(DistjobError) as caught:
+    with pytest.raises(ConfigError, match=r"redis\.ca_file") as caught:
         connect(url)  # the system's CAs did not sign it
     assert_secret(caught.value)
     by_name = f"rediss://{user}localhost:{redis_server.tls_port}/0"

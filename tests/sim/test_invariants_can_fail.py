@@ -116,6 +116,11 @@ def the_living_evicted(patch: Patch) -> None:
     patch.setattr(waiting, "probe", probe)
 
 
+def the_told_unheeded(patch: Patch) -> None:
+    """Who hears that a session has ended reads the record, and does not ask for the session."""
+    patch.setattr(controller.Waiter, "doubt", controller.Waiter.look_again)
+
+
 def the_dead_believed(patch: Patch) -> None:
     def probe(me: Controller, sessions: frozenset[str]) -> Iterator[object]:
         yield from ()
@@ -246,6 +251,7 @@ CASES: list[tuple[Callable[[Patch], None], str, str]] = [
     (newest_first, "let in", "calm"),
     (one_too_many, "let in", "calm"),
     (the_dead_believed, "true refusals", "crash"),
+    (the_told_unheeded, "in time", "crash"),
     (impatience, "true refusals", "calm"),
     (nobody_is_woken, "in time", "calm"),
     (the_dead_never_evicted, "in time", "crash"),

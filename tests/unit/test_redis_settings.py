@@ -8,7 +8,15 @@ import sys
 import msgspec
 import pytest
 
-from distjob_redis.settings import RedisSettings, redacted
+from distjob.errors import ConfigError
+from distjob_redis import backend
+from distjob_redis.settings import (
+    ClusterSettings,
+    RedisSettings,
+    SentinelSettings,
+    address,
+    redacted,
+)
 
 
 @pytest.mark.parametrize(
@@ -70,3 +78,54 @@ def test_redis_py_is_not_needed_to_check_settings() -> None:
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     )
     assert done.stdout.strip() == "fine"
+
+
+HOSTS = ("r1:7000", "[::1]:7001", "r3")
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"sentinel": {"hosts": ["s1"]}, "cluster": {"hosts": ["r1"]}}, "sentinel and cluster"),
+        ({"url": "redis://r1", "cluster": {"hosts": ["r1"]}}, "url and cluster are given"),
+        ({"cluster": {"hosts": ["r1"]}, "db": 1}, "db can't be chosen in a cluster"),
+        ({"password": "secret"}, "password goes with sentinel or cluster"),
+        ({"url": "redis://r1", "tls": True}, "tls goes with sentinel or cluster"),
+        ({"sentinel": {"hosts": ["s1"]}, "user": "u"}, "user is given without password"),
+        ({"sentinel": {}}, "hosts"),
+        ({"cluster": {"hosts": []}}, "length >= 1"),
+        ({"cluster": {"hosts": ["redis://r1"]}}, "matching regex"),
+        ({"cluster": {"hosts": ["r1"], "shards": 0}}, ">= 1"),
+        ({"sentinel": {"hosts": ["s1"], "name": ""}}, "length >= 1"),
+    ],
+)
+def test_ways_that_contradict_each_other(section: dict[str, object], said: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=said):
+        msgspec.convert(section, RedisSettings)
+
+
+def test_passwords_of_servers_and_sentinels_are_hidden() -> None:
+    settings = RedisSettings(
+        sentinel=SentinelSettings(hosts=HOSTS, user="watch", password="secret"),
+        user="distjob",
+        password="secret",
+        tls=True,
+    )
+    assert repr(settings) == (
+        "RedisSettings(sentinel=SentinelSettings(hosts=('r1:7000', '[::1]:7001', 'r3'), "
+        "user='watch', password='***'), user='distjob', password='***', tls=True)"
+    )
+
+
+def test_hosts_are_taken_apart() -> None:
+    assert [address(host, 6379) for host in HOSTS] == [("r1", 7000), ("::1", 7001), ("r3", 6379)]
+
+
+def test_tls_files_need_tls() -> None:
+    for way in (
+        {"sentinel": SentinelSettings(hosts=HOSTS)},
+        {"cluster": ClusterSettings(hosts=HOSTS)},
+    ):
+        settings = RedisSettings(ca_file="/ca.pem", **way)
+        with pytest.raises(ConfigError, match=r"redis\.tls"):
+            backend.connect(settings, "ns", 10.0)

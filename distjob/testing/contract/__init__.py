@@ -12,8 +12,9 @@
                 store.close()
 
 ``connect`` gives each call a new store, of another client, on the same namespace; each test must
-get an empty namespace. Sessions of 0.3 s must work. A store whose `Guarantees` claim ``durable`` or
-``versions_survive_loss`` must override ``restart`` or ``lose``. Knows nothing of jobs.
+get an empty namespace. What a store claims in its `Guarantees` it must let be tested: the fixtures
+``settings``, ``restart``, ``lose``, ``fail_over``, ``entries`` and ``asked`` say how. Knows nothing
+of jobs.
 
     values.py sessions.py wakeups.py claims.py   the tests, by subject
     helpers.py                                   what they share; for a backend's own tests, too
@@ -21,7 +22,8 @@ get an empty namespace. Sessions of 0.3 s must work. A store whose `Guarantees` 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 
@@ -35,6 +37,7 @@ from distjob.testing.contract.helpers import (
     committed,
     increment,
     receive_woken,
+    try_until,
     wait_until_ended,
 )
 from distjob.testing.contract.sessions import Sessions
@@ -50,6 +53,7 @@ __all__ = [
     "committed",
     "increment",
     "receive_woken",
+    "try_until",
     "wait_until_ended",
 ]
 
@@ -72,6 +76,31 @@ class StoreContract(Claims, WakeUps, Sessions, Values):
     def lose(self) -> Callable[[], None] | None:
         """A callable that makes the server lose all its data."""
         return None
+
+    @pytest.fixture
+    def fail_over(self) -> Callable[[], None] | None:
+        """A callable that ends the server which leads; returns when another has taken over."""
+        return None
+
+    @pytest.fixture
+    def settings(self) -> Mapping[str, Any] | None:
+        """What a settings file would hold, for other processes to open the same namespace."""
+        return None
+
+    @pytest.fixture
+    def entries(self) -> Callable[[], int] | None:
+        """A callable that counts all that the namespace holds in the store: keys, rows, nodes."""
+        return None
+
+    @pytest.fixture
+    def asked(self) -> Callable[[], int] | None:
+        """A callable that returns how many requests the server has had, its own among them."""
+        return None
+
+    @pytest.fixture
+    def short(self, store: Store) -> float:
+        """The TTL of a session that is to end in the test."""
+        return max(SHORT, store.guarantees.shortest_ttl)
 
     @pytest.fixture
     def store(self, connect: Connect) -> Store:

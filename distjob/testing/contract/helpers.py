@@ -8,8 +8,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from distjob import clock
+from distjob.errors import BackendUnavailable
 from distjob.store import (
     Committed,
     Ended,
@@ -20,12 +22,13 @@ from distjob.store import (
     Woken,
 )
 
+T = TypeVar("T")
 Connect = Callable[[], Store]
 
-TTL = 10.0
+TTL = 30.0
 """Of sessions that are to outlive their test."""
 SHORT = 0.3
-"""Of sessions that are to end in it."""
+"""Of sessions that are to end in it, where the store can keep such; see the fixture `short`."""
 PATIENCE = 20.0
 """Seconds after which something that had to happen counts as never happening."""
 
@@ -55,20 +58,32 @@ def increment(store: Store, vm: str, author: str, times: int) -> list[int]:
     return versions
 
 
-def wait_until_ended(store: Store, session: str) -> None:
-    """Ask for ``session`` until it has ended, as rarely as its remaining time allows."""
-    until = clock.monotonic() + PATIENCE
+def wait_until_ended(store: Store, session: str, patience: float = PATIENCE) -> None:
+    """Ask for ``session`` until it has ended; often, as some stores can't tell when it will."""
+    until = clock.monotonic() + patience
     pause = threading.Event()
     while (left := store.remaining([session])[session]) > 0:
         assert clock.monotonic() < until, "the session never ended"
-        pause.wait(left + 0.005)
+        pause.wait(min(left + 0.005, 0.1))
 
 
-def receive_woken(store: Store, session: str, last: int) -> list[Woken]:
-    """All wake-ups of ``session`` up to the one of version ``last``."""
+def try_until(call: Callable[[], T]) -> T:
+    """What ``call`` returns, once the store can be reached again."""
+    until = clock.monotonic() + PATIENCE
+    pause = threading.Event()
+    while True:
+        try:
+            return call()
+        except BackendUnavailable:
+            assert clock.monotonic() < until, "the store did not come back"
+            pause.wait(0.1)
+
+
+def receive_woken(store: Store, session: str, last: int, vm: str = "") -> list[Woken]:
+    """All wake-ups of ``session`` up to the one of version ``last``, of ``vm`` if it is named."""
     until = clock.monotonic() + PATIENCE
     woken: list[Woken] = []
-    while not woken or woken[-1].version < last:
+    while not any(event.version >= last and vm in ("", event.vm) for event in woken):
         left = until - clock.monotonic()
         assert left > 0, f"no wake-up of version {last}; there were {woken}"
         for event in store.receive(session, left):

@@ -1,0 +1,166 @@
+"""What the simulation found: with its fix taken back each world breaks again, with it none does.
+
+`docs/simulation.md` tells of each. A seed means one world for one version of the protocol: after
+a change in what it sends, `python tests/sim/test_found.py` looks for new ones.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+HERE = Path(__file__).parents[2]
+DOCS = HERE / "docs" / "simulation.md"
+
+
+class Found(NamedTuple):
+    """A fault of the protocol, and the edits (file, text, without the fix) that bring it back."""
+
+    name: str
+    profile: str
+    seed: int
+    edits: tuple[tuple[str, str, str], ...]
+
+
+FOUND = (
+    Found(
+        "a cancelled begin whose commit arrives after its withdrawal",
+        "calm",
+        61,
+        (
+            (
+                "begin.py",
+                "commit\n            self.expect_late()",
+                "commit\n            self.me.leftovers.pop((self.vm, self.ticket.id), None)",
+            ),
+        ),
+    ),
+    Found(
+        "a second cancel during the withdrawal",
+        "calm",
+        25,
+        (
+            (
+                "begin.py",
+                "        self.me.leave(self.vm, self.ticket.id)  # for a second",
+                "        #",
+            ),
+        ),
+    ),
+    Found(
+        "a busy try whose first commit arrives later",
+        "late",
+        183,
+        (
+            (
+                "begin.py",
+                "session, doubted=self.doubted)\n        self.expect_late()",
+                "session, doubted=self.doubted)",
+            ),
+        ),
+    ),
+    Found(
+        "a cancelled end, tidied once",
+        "late",
+        184,
+        (
+            (
+                "keeper.py",
+                "        if due:\n            me.left",
+                "        if True:\n            me.left",
+            ),
+        ),
+    ),
+    Found(
+        "a renewal that is answered after the local deadline",
+        "sleep",
+        1396,
+        (("keeper.py", "    elif me.clock.monotonic() < session.deadline:", "    elif True:"),),
+    ),
+    Found(
+        "a begin that is refused on account of its own dead session",
+        "sleep",
+        569,
+        (
+            ("begin.py", "record.sessions() | {mine}", "record.sessions() - {mine}"),
+            (
+                "begin.py",
+                "            if mine in ended or not self",
+                "            if False and not self",
+            ),
+            ("begin.py", "is not None and session.holds(me.clock.monotonic()):", "is not None:"),
+        ),
+    ),
+    Found(
+        "a withdrawal whose reply was lost, and then the record moved on",
+        "late",
+        858,
+        (
+            (
+                "begin.py",
+                "            if found.waits(self.ticket.id):\n                record",
+                "            if True:\n                record",
+            ),
+        ),
+    ),
+)
+
+
+def without(found: Found, folder: Path) -> Path:
+    """A copy of the package with the fix taken back."""
+    shutil.copytree(HERE / "distjob", folder / "distjob", ignore=shutil.ignore_patterns("__pyc*"))
+    for name, text, instead in found.edits:
+        file = folder / "distjob" / "protocol" / name
+        source = file.read_text(encoding="utf-8")
+        assert source.count(text) == 1, f"{name} does not hold once: {text}"
+        file.write_text(source.replace(text, instead), encoding="utf-8")
+    return folder
+
+
+def worlds(folder: Path, profile: str, seed: int, count: int = 1) -> dict[int, str]:
+    """The seeds that fail with the package in ``folder``, each with the invariant."""
+    words = ["-P", "-m", "distjob.testing.world", "--profile", profile, "--seed", str(seed)]
+    done = subprocess.run(
+        [sys.executable, *words, "--count", str(count)],
+        env={"PYTHONPATH": str(folder)},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    lines = re.findall(rf"^{profile} (\d+): ([\w ]+):", done.stdout, re.MULTILINE)
+    assert bool(lines) == (done.returncode == 1)
+    return {int(found): invariant for found, invariant in lines}
+
+
+@pytest.mark.parametrize("found", FOUND, ids=lambda found: found.name.replace(" ", "-"))
+def test_what_was_found_comes_back_without_its_fix(found: Found, tmp_path: Path) -> None:
+    assert worlds(HERE, found.profile, found.seed) == {}
+    assert found.seed in worlds(without(found, tmp_path), found.profile, found.seed)
+
+
+def test_the_docs_tell_of_these_seeds() -> None:
+    told = re.findall(r"^\| `(\w+)` (\d+) \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert told == [(found.profile, str(found.seed)) for found in FOUND]
+
+
+def main() -> None:
+    """Print for each row the seeds below 2000 that fail without its fix and pass with it."""
+    import tempfile
+
+    for found in FOUND:
+        with tempfile.TemporaryDirectory() as name:
+            broken = worlds(without(found, Path(name)), found.profile, 0, 2000)
+        good = [seed for seed in broken if not worlds(HERE, found.profile, seed)]
+        print(found.name, found.profile, good[:10], flush=True)
+
+
+if __name__ == "__main__":
+    main()
