@@ -18,6 +18,7 @@ import distjob
 ROOT = Path(__file__).parent.parent.parent
 BESIDE = Path(sys.executable).parent
 PARTS = (".ci", "backends", "deploy", "distjob", "docs", "tests")
+BACKENDS = ("distjob_sqlite", "distjob_redis", "distjob_etcd", "distjob_zookeeper")
 _FOUND = re.compile(r"^([^:]+):(\d+): error: ")
 
 
@@ -82,11 +83,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 def test_the_wheel_holds_all_of_the_packages(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
-    roots = {
-        "distjob": ROOT,
-        "distjob_redis": ROOT / "backends",
-        "distjob_sqlite": ROOT / "backends",
-    }
+    roots = {"distjob": ROOT} | dict.fromkeys(BACKENDS, ROOT / "backends")
     expected = {
         str(file.relative_to(root))
         for package, root in roots.items()
@@ -95,20 +92,21 @@ def test_the_wheel_holds_all_of_the_packages(wheel: zipfile.ZipFile) -> None:
     }
     assert expected <= names
     assert {f"{package}/py.typed" for package in roots} <= names
-    assert "distjob_redis/commit.lua" in names
+    assert {"distjob_redis/commit.lua", "distjob_etcd/rpc.proto"} <= names
 
 
 def test_the_wheel_holds_nothing_else(wheel: zipfile.ZipFile) -> None:
     top = {name.partition("/")[0] for name in wheel.namelist()}
     about = f"distjob-{_version()}.dist-info"
-    assert top == {"distjob", "distjob_redis", "distjob_sqlite", about}
+    assert top == {"distjob", *BACKENDS, about}
     assert f"{about}/licenses/LICENSE" in wheel.namelist()
 
 
 def test_the_wheels_entry_points_lead_somewhere(wheel: zipfile.ZipFile) -> None:
     parser = ConfigParser()
     parser.read_string(wheel.read(f"distjob-{_version()}.dist-info/entry_points.txt").decode())
-    assert set(parser["distjob.backends"]) == {"sqlite", "redis"}
+    names = {name.removeprefix("distjob_") for name in BACKENDS}
+    assert set(parser["distjob.backends"]) == names
     assert set(parser["console_scripts"]) == {"distjob"}
     for section in parser.values():
         for target in section.values():

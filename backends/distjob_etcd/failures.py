@@ -1,0 +1,144 @@
+"""What gRPC's and etcd's errors mean: what was done, whose fault it is, what helps.
+
+Decides the one thing that matters most: whether a change that failed may have been made. Only what
+is known to be refused, or never sent, is taken for not made. Knows neither keys nor values.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import grpc
+
+from distjob.errors import BackendUnavailable, DistjobError, RecordError
+
+Code = grpc.StatusCode
+
+_DENIED = "the user or password was refused: set etcd.user and etcd.password"
+_FORBIDDEN = (
+    "the user may not do this: its role needs readwrite on the prefix distjob/<namespace>/ "
+    "(etcdctl role grant-permission ROLE readwrite distjob/ --prefix=true)"
+)
+_UNTRUSTED = "its certificate is not trusted: check etcd.ca_file and etcd.server_name"
+
+NOT_ALLOWED = (_DENIED, _FORBIDDEN)
+_ANSWERS: tuple[tuple[str, str], ...] = (
+    # What etcd says ("etcdserver: ..."), and what that means here. All of these changed nothing.
+    ("authentication failed", _DENIED),
+    ("user name is empty", _DENIED),
+    ("invalid auth token", _DENIED),
+    ("invalid auth management", _DENIED),
+    ("revision of auth store is old", _DENIED),
+    ("user name not found", _DENIED),
+    ("permission denied", _FORBIDDEN),
+    (
+        "database space exceeded",
+        "its space is used up (NOSPACE): compact, defragment and disarm the alarm",
+    ),
+    ("request is too large", "it was started with a smaller --max-request-bytes than 1.5 MiB"),
+    ("too many operations", "so many are woken at once: raise its --max-txn-ops"),
+    ("too many requests", "it is overloaded"),
+    ("no leader", "it has no leader: a majority of the members must run and reach each other"),
+    ("not supported for learner", "it is a learner: name voting members in etcd.endpoints"),
+)
+_STALE_TOKEN = ("invalid auth token", "revision of auth store is old", "user name is empty")
+_NEVER_LEFT = ("failed to connect to all addresses", "DNS resolution failed")
+_NO_LEADER = "etcdserver: no leader"
+_SURELY_REFUSED = frozenset(
+    {
+        Code.INVALID_ARGUMENT,
+        Code.NOT_FOUND,
+        Code.ALREADY_EXISTS,
+        Code.PERMISSION_DENIED,
+        Code.UNAUTHENTICATED,
+        Code.FAILED_PRECONDITION,
+        Code.OUT_OF_RANGE,
+        Code.RESOURCE_EXHAUSTED,
+    }
+)
+
+
+class NotAllowed(BackendUnavailable):
+    """The user is unknown or lacks a permission; in connecting that is a `ConfigError`."""
+
+
+class AuthOff(BackendUnavailable):
+    """A token was asked for, and the server gives none."""
+
+
+class NoSuchLease(BackendUnavailable):
+    """The lease has ended."""
+
+
+class TooLargeForUs(BackendUnavailable):
+    """The answer is more than the user's channel takes; nobody knows what it was."""
+
+
+class NotTrusted(BackendUnavailable):
+    """The server's certificate; in connecting that is a `ConfigError`."""
+
+
+class Failure(NamedTuple):
+    """How a request ended that was not answered as it should."""
+
+    code: Code
+    text: str
+
+    @classmethod
+    def of(cls, error: grpc.RpcError) -> Failure:
+        """What gRPC tells of ``error``."""
+        told: Any = error  # what is raised is a Call as well, though its class does not say so
+        code, text = getattr(told, "code", None), getattr(told, "details", None)
+        if code is None or text is None:
+            return cls(Code.UNKNOWN, str(error))
+        return cls(code() or Code.UNKNOWN, text() or "")
+
+    @property
+    def answered(self) -> bool:
+        """Whether etcd itself said no, before it changed anything."""
+        said = self.text.startswith("etcdserver: ") or "etcdserver: " in self.text[:60]
+        return said and (self.code in _SURELY_REFUSED or self.text == _NO_LEADER)
+
+    @property
+    def unsent(self) -> bool:
+        """Whether the request certainly never left: no connection could be made."""
+        return self.code is Code.UNAVAILABLE and self.text.startswith(_NEVER_LEFT)
+
+    @property
+    def cut(self) -> bool:
+        """Whether the connection ended under the request."""
+        return self.code is Code.UNAVAILABLE and not self.answered and not self.unsent
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another member may do better."""
+        return not self.answered or self.text == _NO_LEADER or "learner" in self.text
+
+    @property
+    def stale_token(self) -> bool:
+        """Whether a new token may help."""
+        return self.answered and any(words in self.text for words in _STALE_TOKEN)
+
+    def error(self, where: str, *, change: bool) -> DistjobError:
+        """As an error of ours; ``change`` if the request was to change something."""
+        if self.text.startswith("etcdserver: request is too large"):
+            return RecordError(f"etcd at {where}: {self.text}: {_advice(self.text)}")
+        if self.code is Code.FAILED_PRECONDITION and "authentication is not enabled" in self.text:
+            return AuthOff(f"etcd at {where}: authentication is not enabled")
+        if self.code is Code.NOT_FOUND and "lease not found" in self.text:
+            return NoSuchLease(f"etcd at {where}: {self.text}")
+        if self.answered:
+            advice = _advice(self.text)
+            kind = NotAllowed if advice in NOT_ALLOWED else BackendUnavailable
+            return kind(f"etcd at {where}: {advice} ({self.text})")
+        if "CERTIFICATE_VERIFY_FAILED" in self.text or "Hostname Verification" in self.text:
+            return NotTrusted(f"etcd at {where}: {_UNTRUSTED} ({self.text})")
+        unanswered = change and not self.unsent
+        text = f"etcd at {where}: {self.code.name.lower().replace('_', ' ')}: {self.text}"
+        if self.code is Code.RESOURCE_EXHAUSTED and "larger than max" in self.text:
+            return TooLargeForUs(text, unanswered=unanswered)
+        return BackendUnavailable(text, unanswered=unanswered)
+
+
+def _advice(text: str) -> str:
+    return next((advice for words, advice in _ANSWERS if words in text), "it refused a request")

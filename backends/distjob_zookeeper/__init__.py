@@ -1,0 +1,52 @@
+"""distjob on ZooKeeper, 3.5 or later: ``pip install distjob[zookeeper]``.
+
+    settings.py    the keys of the ``zookeeper`` section
+    guarantees.py  what is promised, by topology, as data
+    store.py       `ZookeeperStore`: the verbs of `distjob.store.Store`, blocking
+    commit.py      the commit
+    verbs.py       what the other verbs ask, and make of the answers
+    layout.py      the nodes, and how values and wake-ups are written in them
+    seen.py        versions of nodes that this client knows
+    sessions.py    deadlines and mailboxes; the thread that ends sessions in time
+    post.py        watches: wake-ups and ends of sessions
+    idle.py        walking over VMs' nodes, deleting empty ones
+    connection.py  requests, what kazoo's errors mean, letting go
+    handler.py     kazoo's sockets and log
+    setup.py       connecting: options, limits, what must be there
+    examine.py     what an operator should know of the servers
+    wire.py        what kazoo does not tell
+
+Held as long as a majority of the servers keeps its disks: what was acknowledged is never lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from distjob.store import Backend, Finding, Store
+from distjob_zookeeper.guarantees import PROMISES
+from distjob_zookeeper.settings import ZookeeperSettings
+
+__all__ = ["ZookeeperSettings", "backend"]
+
+
+def _connect(settings: ZookeeperSettings, namespace: str, ttl: float) -> Store:
+    from distjob_zookeeper.store import connect  # kazoo is an extra
+
+    return connect(settings, namespace, ttl)
+
+
+def _examine(settings: Any) -> Iterable[Finding]:
+    from distjob_zookeeper.examine import examine
+
+    return examine(settings)
+
+
+backend = Backend(
+    settings=ZookeeperSettings,
+    connect=_connect,
+    extra="zookeeper",
+    promises=PROMISES,
+    examine=_examine,
+)

@@ -1,0 +1,84 @@
+"""The keys of the ``zookeeper`` section, with their types, bounds and defaults.
+
+Knows nothing of kazoo: settings are checked, and their schema printed, where it is missing.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+_File = Annotated[str, msgspec.Meta(max_length=4096, pattern=r"^[^\x00]*\Z")]
+_SECRETS = ("password",)
+
+
+class ZookeeperSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the ZooKeeper servers are (3.5 or later), and how to be let in."""
+
+    hosts: Annotated[
+        str,
+        msgspec.Meta(
+            min_length=1,
+            max_length=4096,
+            pattern=r"^[^\x00\s/@,]+(,[^\x00\s/@,]+)*(/[^\x00\s]*)?\Z",
+            description="`zk1:2181,zk2:2181,zk3:2181/chroot`: all servers of the ensemble, then "
+            "the chroot below which everything is kept, if any; it is made if it is missing.",
+        ),
+    ] = "localhost:2181"
+    timeout: Annotated[
+        float,
+        msgspec.Meta(
+            ge=0.01,
+            le=60.0,
+            description="Seconds to wait for a connection, and for each answer. Well below the "
+            "session's TTL, or one answer that is lost can cost the session.",
+        ),
+    ] = 2.0
+    user: Annotated[
+        str,
+        msgspec.Meta(
+            max_length=255,
+            pattern=r"^[^\x00:]*\Z",
+            description="If set, all nodes are made so that only this user may see or change "
+            "them: every controller of a namespace needs the same one.",
+        ),
+    ] = ""
+    password: Annotated[str, msgspec.Meta(max_length=1024, pattern=r"^[^\x00]*\Z")] = ""
+    auth: Annotated[
+        Literal["digest", "sasl"],
+        msgspec.Meta(
+            description="How `user` is shown: `digest` needs nothing of the servers; `sasl` "
+            "(DIGEST-MD5) needs them to know the user by their JAAS configuration."
+        ),
+    ] = "digest"
+    tls: Annotated[bool, msgspec.Meta(description="TLS, on the servers' `secureClientPort`.")] = (
+        False
+    )
+    ca_file: Annotated[
+        _File,
+        msgspec.Meta(description="TLS: the CA's certificate (PEM); empty: the system's CAs."),
+    ] = ""
+    cert_file: Annotated[
+        _File,
+        msgspec.Meta(
+            description="TLS: this client's certificate (PEM). Servers ask for one unless "
+            "`ssl.clientAuth=none`."
+        ),
+    ] = ""
+    key_file: Annotated[
+        _File, msgspec.Meta(description="TLS: the key of `cert_file` (PEM), readable by us only.")
+    ] = ""
+
+    def __rich_repr__(self) -> Any:
+        """The fields with the password blotted out, for rich and for `__repr__`."""
+        yield "hosts", self.hosts
+        yield "timeout", self.timeout
+        for name in ("user", "password", "auth", "tls", "ca_file", "cert_file", "key_file"):
+            value = getattr(self, name)
+            if value and (name != "auth" or self.user):
+                yield name, "***" if name in _SECRETS else value
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"{type(self).__name__}({fields})"

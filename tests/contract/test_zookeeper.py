@@ -1,0 +1,140 @@
+"""The ZooKeeper store, against the contract, on real servers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+from kazoo.client import KazooClient
+from kazoo.protocol.states import KeeperState
+
+from distjob.store import Store
+from distjob.testing.contract import Connect, StoreContract
+from distjob_zookeeper import ZookeeperSettings, backend
+from distjob_zookeeper.layout import Layout
+from distjob_zookeeper.store import ZookeeperStore
+from servers import ZookeeperCluster, ZookeeperNode
+
+TTL = 10.0
+
+
+class TestZookeeper(StoreContract):
+    @pytest.fixture
+    def hosts(self, zookeeper_server: ZookeeperNode) -> str:
+        return zookeeper_server.hosts
+
+    @pytest.fixture
+    def admin(self, hosts: str) -> Iterator[KazooClient]:
+        client = KazooClient(hosts=hosts)
+        client.start()
+        yield client
+        client.stop()
+        client.close()
+
+    @pytest.fixture
+    def connect(self, hosts: str, fresh_namespace: str) -> Iterator[Connect]:
+        settings = ZookeeperSettings(hosts=hosts, timeout=10.0)
+        stores: list[Store] = []
+
+        def connect() -> Store:
+            stores.append(backend.connect(settings, fresh_namespace, TTL))
+            return stores[-1]
+
+        yield connect
+        for store in stores:
+            store.close()
+
+    @pytest.fixture
+    def settings(self, hosts: str, fresh_namespace: str) -> Mapping[str, Any]:
+        return {
+            "backend": "zookeeper",
+            "namespace": fresh_namespace,
+            "zookeeper": {"hosts": hosts},
+        }
+
+    @pytest.fixture
+    def entries(self, admin: KazooClient, fresh_namespace: str) -> Callable[[], int]:
+        layout = Layout(fresh_namespace)
+
+        def entries() -> int:
+            folders = (layout.root, layout.vms, layout.sessions)
+            return sum(len(admin.get_children(folder)) for folder in folders)
+
+        return entries
+
+    @pytest.fixture
+    def asked(self, admin: KazooClient) -> Callable[[], int]:
+        def asked() -> int:
+            report = admin.command(b"srvr")
+            return int(report.partition("Received: ")[2].split()[0])
+
+        return asked
+
+    @pytest.fixture
+    def restart(self, zookeeper_server: ZookeeperNode) -> Callable[[], None]:
+        def restart() -> None:
+            zookeeper_server.kill()
+            zookeeper_server.start()
+
+        return restart
+
+
+class TestZookeeperWithAClientOfTheUsers(TestZookeeper):
+    """One client for all stores, with kazoo's own defaults."""
+
+    @pytest.fixture
+    def connect(self, hosts: str, fresh_namespace: str) -> Iterator[Connect]:
+        client = KazooClient(hosts=hosts, timeout=15.0)
+        client.start()
+        stores: list[Store] = []
+
+        def connect() -> Store:
+            # kazoo's own pauses between two tries to connect grow to seconds.
+            stores.append(ZookeeperStore(client, fresh_namespace, TTL, timeout=10.0))
+            return stores[-1]
+
+        yield connect
+        for store in stores:
+            store.close()
+        assert client.client_state != KeeperState.CLOSED
+        client.stop()
+        client.close()
+
+
+class TestZookeeperEnsemble(TestZookeeper):
+    """Three servers; each client is at one of them, by chance."""
+
+    @pytest.fixture
+    def hosts(self, zookeeper_cluster: ZookeeperCluster) -> str:
+        return zookeeper_cluster.hosts
+
+    @pytest.fixture
+    def restart(self, zookeeper_cluster: ZookeeperCluster) -> Callable[[], None]:
+        def restart() -> None:
+            for node in zookeeper_cluster.nodes:
+                node.kill()
+            for node in zookeeper_cluster.nodes:
+                node.machine.start()
+            zookeeper_cluster.wait_until_ready()
+
+        return restart
+
+    @pytest.fixture
+    def fail_over(self, zookeeper_cluster: ZookeeperCluster) -> Callable[[], None]:
+        def fail_over() -> None:
+            zookeeper_cluster.fail_over()
+
+        return fail_over
+
+    @pytest.fixture
+    def asked(self, zookeeper_cluster: ZookeeperCluster) -> Callable[[], int]:
+        nodes, ours = zookeeper_cluster.nodes, itertools.count(1)
+
+        def asked() -> int:
+            reports = [node.ask("srvr") for node in nodes]
+            had = sum(int(report.partition("Received: ")[2].split()[0]) for report in reports)
+            return had - next(ours) * (len(nodes) - 1)  # each was asked for its number
+
+        return asked

@@ -1,0 +1,280 @@
+"""The etcd store where one must be let in: users, tokens that end, TLS of both sides."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from distjob.errors import BackendUnavailable, ConfigError, DistjobError
+from distjob.store import Committed, Woken
+from distjob_etcd import EtcdSettings, backend
+from distjob_etcd.store import EtcdStore
+from servers import EtcdNode
+
+TTL = 10.0
+SECRET = "s3cret-p@ss"
+USER = {"user": "distjob", "password": SECRET}
+Spawn = Callable[..., EtcdNode]
+
+
+@pytest.fixture
+def guarded(spawn_etcd: Spawn) -> EtcdNode:
+    """A server that asks for a password; tokens end a second after their last use."""
+    return guard(spawn_etcd("--auth-token-ttl=1"))
+
+
+def guard(node: EtcdNode) -> EtcdNode:
+    """Make the users root, distjob (as documented) and reader; and ask for passwords."""
+    for words in (
+        ("user", "add", "root:root"),
+        ("user", "grant-role", "root", "root"),
+        ("role", "add", "distjob"),
+        ("role", "grant-permission", "distjob", "readwrite", "distjob/", "--prefix=true"),
+        ("role", "add", "reader"),
+        ("role", "grant-permission", "reader", "read", "distjob/", "--prefix=true"),
+        ("user", "add", f"distjob:{SECRET}"),
+        ("user", "grant-role", "distjob", "distjob"),
+        ("user", "add", f"reader:{SECRET}"),
+        ("user", "grant-role", "reader", "reader"),
+    ):
+        # The roles root and distjob may be there: etcd has made the first, or not, by version.
+        with contextlib.suppress(RuntimeError):
+            node.cli("role", "add", "root") if words[-1] == "root" else None
+        node.cli(*words)
+    node.cli("auth", "enable")
+    return node
+
+
+def as_root(node: EtcdNode, *words: str) -> str:
+    return node.cli("--user", "root:root", *words)
+
+
+@contextlib.contextmanager
+def connected(node: EtcdNode, namespace: str = "ns", **settings: object) -> Iterator[EtcdStore]:
+    prefix = "https://" if node.scheme == "https" else ""
+    chosen = EtcdSettings(
+        **{"endpoints": (f"{prefix}{node.address}",), "timeout": 5.0, **settings}  # type: ignore[arg-type]
+    )
+    store = backend.connect(chosen, namespace, TTL)
+    assert isinstance(store, EtcdStore)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def commit_waking(store: EtcdStore, session: str) -> int:
+    reply = store.commit("vm", store.read("vm").version, b"woken", session, (session,))
+    assert isinstance(reply, Committed)
+    return reply.version
+
+
+def exercise(store: EtcdStore) -> None:
+    """Every verb once."""
+    me = store.open_session(TTL, "me")
+    assert store.keep_alive(me)
+    version = commit_waking(store, me)
+    assert list(store.receive(me, 5.0)) == [Woken("vm", version, b"woken")]
+    assert [vm for vm, _ in store.scan()] == ["vm"]
+    assert store.remaining([me])[me] > 0
+    store.commit("vm", version, None, me, ())
+    store.close_session(me)
+    assert store.remaining([me]) == {me: 0.0}
+    store.interrupt()
+
+
+def assert_secret(error: BaseException, settings: EtcdSettings | None = None) -> None:
+    """The password is in no error, nor in the repr of the settings."""
+    told = [repr(settings)] if settings else []
+    cause: BaseException | None = error
+    while cause is not None:
+        told += [str(cause), repr(cause)]
+        cause = cause.__cause__
+    assert not [text for text in told if SECRET in text]
+
+
+# -- users and tokens ---------------------------------------------------------------------------
+
+
+REFUSED = (
+    ({"user": "distjob", "password": f"{SECRET}x"}, "etcd.password"),
+    ({"user": "nobody", "password": SECRET}, "etcd.password"),
+    ({}, "etcd.user"),
+    ({"user": "reader", "password": SECRET}, "readwrite"),
+)
+
+
+def test_users_that_are_let_in_and_refused(guarded: EtcdNode) -> None:
+    with connected(guarded, **USER) as store:
+        exercise(store)
+        assert backend.examine is not None
+        said = {finding.what for finding in backend.examine(store)}
+        assert "authentication is on" in said
+    for user, words in REFUSED:
+        with pytest.raises(ConfigError, match=words) as caught, connected(guarded, **user):
+            pass
+        assert_secret(caught.value, EtcdSettings(**user))
+
+
+def test_tokens_that_have_ended_are_renewed(guarded: EtcdNode) -> None:
+    """By time, and with the server that gave them; for requests, and for the watch."""
+    with connected(guarded, **USER) as store:
+        me = store.open_session(TTL, "me")
+        before = store.server._token
+        assert before
+        threading.Event().wait(2.5)
+        version = commit_waking(store, me)
+        assert store.server._token != before
+        assert list(store.receive(me, 5.0)) == [Woken("vm", version, b"woken")]
+        threading.Event().wait(2.5)
+        you = store.open_session(TTL, "you")  # a new watch on a stream with a token that has ended
+        version = commit_waking(store, you)
+        assert Woken("vm", version, b"woken") in received(store, you)
+        guarded.kill()
+        guarded.start()
+        last = commit_waking(store, you)
+        assert Woken("vm", last, b"woken") in received(store, you)
+
+
+def received(store: EtcdStore, session: str) -> list[object]:
+    events: list[object] = []
+    for _ in range(20):
+        with contextlib.suppress(BackendUnavailable):
+            events += store.receive(session, 1.0)
+        if any(isinstance(event, Woken) for event in events):
+            break
+    return events
+
+
+def test_a_right_that_is_taken_away(guarded: EtcdNode) -> None:
+    with connected(guarded, **USER) as store:
+        me = store.open_session(TTL, "me")
+        as_root(guarded, "role", "revoke-permission", "distjob", "distjob/", "--prefix=true")
+        with pytest.raises(BackendUnavailable, match="readwrite") as caught:
+            store.read("vm")
+        assert not caught.value.unanswered
+        as_root(
+            guarded,
+            *("role", "grant-permission", "distjob", "readwrite", "distjob/", "--prefix=true"),
+        )
+        assert store.keep_alive(me)
+        exercise(store)
+
+
+def test_passwords_asked_for_later(spawn_etcd: Spawn) -> None:
+    node = spawn_etcd()
+    with connected(node, **USER) as store:
+        me = store.open_session(TTL, "me")
+        guard(node)
+        version = commit_waking(store, me)
+        assert Woken("vm", version, b"woken") in received(store, me)
+        exercise(store)
+
+
+_TOKEN_OF_THE_USERS = """
+import sys
+import pyetcd
+from distjob_etcd.store import EtcdStore
+host, _, port = sys.argv[1].rpartition(":")
+client = pyetcd.client(host=host, port=int(port), user="distjob", password=sys.argv[2])
+store = EtcdStore(client, "ns", 10.0)
+me = store.open_session(10.0, "me")
+reply = store.commit("vm", 0, b"x", me, (me,))
+assert [event.version for event in store.receive(me, 5.0)] == [reply.version]
+store.close()
+assert client.metadata
+"""
+
+
+def test_the_token_of_the_users_client(guarded: EtcdNode) -> None:
+    if subprocess.run(
+        [sys.executable, "-c", "import pyetcd"], capture_output=True, check=False
+    ).returncode:
+        pytest.skip("there is no pyetcd (etcd-sdk-python)")
+    command = [sys.executable, "-c", _TOKEN_OF_THE_USERS, guarded.address, SECRET]
+    subprocess.run(command, timeout=30, check=True)
+
+
+# -- TLS ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def secured(spawn_etcd: Spawn, tmp_path: Path) -> EtcdNode:
+    """A server that asks for a certificate of its CA."""
+    if shutil.which("openssl") is None and not os.environ.get("CI"):
+        pytest.skip("there is no openssl to make certificates with")
+    make_certificates(tmp_path)
+    return spawn_etcd(
+        "--cert-file={dir}/server.crt",
+        "--key-file={dir}/server.key",
+        "--trusted-ca-file={dir}/ca.crt",
+        "--client-cert-auth",
+        scheme="https",
+        give=[tmp_path / name for name in ("server.crt", "server.key", "ca.crt")],
+    )
+
+
+def test_tls_with_certificates_of_both_sides(secured: EtcdNode, tmp_path: Path) -> None:
+    ca = {"ca_file": str(tmp_path / "ca.crt")}
+    own = {
+        "cert_file": str(tmp_path / "client.crt"),
+        "key_file": str(tmp_path / "client.key"),
+    }
+    with connected(secured, **ca, **own) as store:
+        exercise(store)
+    with connected(secured, server_name="127.0.0.1", **ca, **own) as store:
+        exercise(store)
+    with pytest.raises(ConfigError, match=r"etcd\.ca_file"), connected(secured, **own):
+        pass  # gRPC's own CAs did not sign it
+    with pytest.raises(DistjobError), connected(secured, timeout=1.0, **ca):
+        pass  # without a certificate of one's own
+    with (
+        pytest.raises(ConfigError, match=r"etcd\.server_name"),
+        connected(secured, server_name="elsewhere.example", **ca, **own),
+    ):
+        pass
+    with (
+        pytest.raises(BackendUnavailable),
+        connected(secured, endpoints=(secured.address,), timeout=1.0),
+    ):
+        pass  # in the clear
+    credentials = grpc.ssl_channel_credentials(
+        *((tmp_path / name).read_bytes() for name in ("ca.crt", "client.key", "client.crt"))
+    )
+    with grpc.secure_channel(secured.address, credentials) as channel:
+        store = EtcdStore(channel, "ns", TTL)
+        exercise(store)
+        store.close()
+
+
+def make_certificates(folder: Path) -> None:
+    """A CA, and certificates of it for the server 127.0.0.1 and a client."""
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-batch")
+    openssl(
+        *("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=test ca"),
+        *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),
+    )
+    for name in ("server", "client"):
+        openssl(
+            "req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}"
+        )
+        (folder / "names").write_text(
+            "subjectAltName=IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n", encoding="utf-8"
+        )
+        openssl(
+            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key"),
+            *("-CAcreateserial", "-out", f"{name}.crt", "-extfile", "names"),
+        )

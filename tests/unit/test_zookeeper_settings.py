@@ -1,0 +1,88 @@
+"""The zookeeper section: bounds, what its repr hides, and that it needs no kazoo."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import msgspec
+import pytest
+
+from distjob.errors import ConfigError
+from distjob_zookeeper import backend
+from distjob_zookeeper.settings import ZookeeperSettings
+from distjob_zookeeper.setup import client_for
+
+
+def test_the_password_is_hidden() -> None:
+    settings = ZookeeperSettings(user="distjob", password="s3cret")
+    assert repr(settings) == (
+        "ZookeeperSettings(hosts='localhost:2181', timeout=2.0, user='distjob', password='***', "
+        "auth='digest')"
+    )
+    assert "s3cret" not in f"{settings} {settings!r}"
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"hosts": ""},
+        {"hosts": "a b"},
+        {"hosts": "a,,b"},
+        {"hosts": "user:secret@host"},
+        {"hosts": ["a", "b"]},
+        {"timeout": 0},
+        {"timeout": 3600},
+        {"user": "a:b"},
+        {"auth": "kerberos"},
+        {"tls": "yes"},
+        {"ca_file": "a\0b"},
+        {"host": "a"},
+    ],
+)
+def test_what_is_refused(section: dict[str, object]) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(section, ZookeeperSettings)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "found", "chroot"),
+    [
+        ("a", [("a", 2181)], ""),
+        ("a:1,b:2", [("a", 1), ("b", 2)], ""),
+        ("a:1,[::1]:2/x//y/", [("a", 1), ("::1", 2)], "/x/y"),
+    ],
+)
+def test_hosts_and_chroot(hosts: str, found: list[tuple[str, int]], chroot: str) -> None:
+    settings = msgspec.convert({"hosts": hosts}, ZookeeperSettings)
+    client, below = client_for(settings, 10.0)
+    assert (client.hosts, below) == (found, chroot)
+    assert client.chroot == ""
+
+
+@pytest.mark.parametrize("hosts", ["a:port", "a:1:2", "a:99999999", "/only", "a/../b"])
+def test_hosts_that_can_not_be(hosts: str) -> None:
+    try:
+        settings = msgspec.convert({"hosts": hosts}, ZookeeperSettings)
+    except msgspec.ValidationError:
+        return
+    with pytest.raises(ConfigError, match=r"zookeeper\.hosts"):
+        client_for(settings, 10.0)
+
+
+def test_needs_no_kazoo() -> None:
+    code = (
+        "import sys; sys.modules['kazoo'] = None; import distjob_zookeeper as z; "
+        "print(z.backend.settings().hosts, *z.backend.promises)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout.split() == ["localhost:2181", "single", "ensemble"]
+
+
+def test_promises_by_topology() -> None:
+    single, ensemble = backend.promises["single"], backend.promises["ensemble"]
+    assert (single.failover, ensemble.failover) == ("none", "quorum")
+    assert single.durable
+    assert not single.versions_survive_loss
