@@ -26,7 +26,7 @@ from distjob.protocol.controller import Controller, Wish
 from distjob.protocol.keeper import close, keep, open_session, tell_losses
 from distjob.protocol.look import VMStatus, status, statuses
 from distjob.record import Owner
-from distjob.store import Store
+from distjob.store import Guarantees, Store
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -78,6 +78,11 @@ class Client:
             raise
         self._keeper = threading.Thread(target=self._keep, name="distjob-session", daemon=True)
         self._keeper.start()
+
+    @property
+    def guarantees(self) -> Guarantees:
+        """What the store promises, and what not, as it was found at connect."""
+        return self._store.guarantees
 
     # -- jobs ----------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import click
 
 from distjob.cli.config import config
 from distjob.cli.demo import demo
+from distjob.cli.doctor import doctor
 from distjob.cli.output import Group, log_to_stderr
 from distjob.cli.run import run
 from distjob.cli.status import status
@@ -33,11 +34,16 @@ def cli(verbose: int) -> None:
     \b
         distjob status vm-42
 
+    To find what makes a store unsafe or slow, before going live:
+
+    \b
+        distjob doctor --config distjob.yaml
+
     Settings are read from the file named by --config or $DISTJOB_CONFIG; without one the store is
     SQLite at /var/lib/distjob/jobs.db, for the controllers of this host.
     """
     log_to_stderr(verbose)
 
 
-for command in (run, status, config, demo):
+for command in (run, status, config, doctor, demo):
     cli.add_command(command)

@@ -10,6 +10,7 @@ import msgspec
 
 from distjob.cli.output import printable
 from distjob.config import json_schema, load, open_backend
+from distjob.config.promises import table
 
 
 @click.group()
@@ -39,6 +40,13 @@ def check(file: Path, connect: bool) -> None:
         click.echo(f"reached: {settings.backend}")
         for name, value in promised.items():
             click.echo(f"  {name}: {value}")
+
+
+@config.command()
+@click.option("--short", is_flag=True, help="Only what most people ask first.")
+def backends(short: bool) -> None:
+    """Print what each installed backend promises, and what not, as a Markdown table."""
+    click.echo(table(short=short))
 
 
 @config.command()

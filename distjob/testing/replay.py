@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,6 +33,8 @@ from distjob.testing.memory import MemoryServer, MemoryStore
 
 PATIENCE = 20.0
 """Seconds that a call which must return may take, on a slow machine."""
+AT_A_TIME = 8
+"""Traces that are played at once: with a store on the network most of the time is waiting."""
 Clients = Callable[[str, int], Client]
 """(actor, max_queued) -> its client."""
 
@@ -97,6 +100,8 @@ class Player:
         self._pool = ThreadPoolExecutor(len(names), "actor")
         self.actors = {n: Actor(clients(n, self.max_queued), self._pool) for n in names}
         self._watch = next(iter(self.actors.values())).client
+        self._line: list[str] = []
+        """The actors that waited after the last step: nobody else touches this VM."""
 
     def play(self) -> None:
         """Raises Difference, naming the step."""
@@ -113,7 +118,7 @@ class Player:
 
     def _step(self, name: str, op: str, args: list[Any], expect: dict[str, Any]) -> None:
         actor = self.actors[name]
-        before = self._waiting()
+        before = self._line
         if op.startswith("begin"):
             actor.begin(self.vm, op, args, f"api-{name}")
             result, message = self._outcome(name)
@@ -128,7 +133,7 @@ class Player:
         else:
             slot = {"end": "sync", "end_agent": "agent", "end_async": "async"}[op]
             actor.leases.pop(slot).end()
-        still = self._waiting()
+        still = self._line = self._waiting()
         let_in = [waiter for waiter in before if waiter not in still]
         if one_of := expect.get("granted_one_of"):
             oldest = next(waiter for waiter in before if waiter in one_of)
@@ -185,29 +190,33 @@ def clients_of(connect: Callable[[], Store]) -> Iterator[Clients]:
     """Clients by actor and limit, each connected once and closed in the end."""
     with ExitStack() as stack:
         made: dict[tuple[str, int], Client] = {}
+        making = threading.Lock()
 
         def client(actor: str, max_queued: int) -> Client:
             key = (actor, max_queued)
-            if key not in made:
-                new = Client(connect(), controller=actor, max_queued=max_queued, wait=60.0)
-                made[key] = stack.enter_context(new)
-            return made[key]
+            with making:
+                if key not in made:
+                    new = Client(connect(), controller=actor, max_queued=max_queued, wait=60.0)
+                    made[key] = stack.enter_context(new)
+                return made[key]
 
         yield client
 
 
 def replay(traces: Sequence[dict[str, Any]], connect: Callable[[], Store]) -> list[str]:
-    """Play each trace on a VM of its own; returns what differed, a line each."""
-    differences = []
+    """Play each trace on a VM of its own, some at a time; returns what differed, a line each."""
     run = uuid.uuid4().hex[:8]
-    with clients_of(connect) as clients:
-        for number, trace in enumerate(traces):
-            name = f"trace {number} (seed {trace.get('seed', '-')})"
-            try:
-                Player(trace, f"replay-{run}-{number}", clients).play()
-            except Difference as difference:
-                differences.append(f"{name}: {difference}")
-    return differences
+
+    def play(number: int) -> str | None:
+        trace = traces[number]
+        try:
+            Player(trace, f"replay-{run}-{number}", clients).play()
+        except Difference as difference:
+            return f"trace {number} (seed {trace.get('seed', '-')}): {difference}"
+        return None
+
+    with clients_of(connect) as clients, ThreadPoolExecutor(AT_A_TIME) as pool:
+        return [told for told in pool.map(play, range(len(traces))) if told]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from distjob import config
 from distjob.config import JobSettings, SessionSettings, Settings, backends, load, open_backend
+from distjob.config.kinds import members, struct_in
 from distjob.config.redact import redacted
 from distjob.errors import BadRequest, ConfigError
 from distjob.store import Backend
@@ -465,7 +466,7 @@ def test_two_backends_of_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_installed_backends_are_found() -> None:
     names = {point.name for point in metadata.entry_points(group=backends.GROUP)}
-    assert names >= {"sqlite", "redis"}
+    assert names >= {"sqlite", "redis", "etcd", "zookeeper"}
     assert set(backends.installed()) >= names
 
 
@@ -490,19 +491,47 @@ def test_schema() -> None:
     assert "\\\\Z" not in json.dumps(schema)
 
 
-@pytest.mark.parametrize("backend", ["sqlite", "redis"])
-def test_the_examples_load(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REDIS_PASSWORD", SECRET)
-    settings = load(DEPLOY / backend / "distjob.yaml")
-    assert (settings.backend, settings.namespace) == (backend, "prod")
-    assert settings.section == backends.find(backend).settings() or backend == "redis"
+EXAMPLES = sorted(DEPLOY.glob("*/*distjob.yaml"))
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: f"{file.parent.name}-{file.name}")
+def test_the_examples_load(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for server in ("REDIS", "SENTINEL", "ETCD", "ZOOKEEPER"):
+        monkeypatch.setenv(f"{server}_PASSWORD", SECRET)
+    text = file.read_text()
+    settings = load(file)
+    assert (settings.backend, settings.namespace) == (file.parent.name, "prod")
     assert SECRET not in repr(settings)
+    # What is commented out would load as well.
+    whole = re.sub(r"^( +)# (\w+: )", r"\1\2", text, flags=re.MULTILINE)
+    assert whole != text or "example.org" not in text
+    for word in re.findall(r"/etc/distjob/tls/(\w+\.\w+)", whole):
+        assert word in ("ca.pem", "client.pem", "client.key")
+    copy = tmp_path / file.name
+    copy.write_text(whole)
+    assert load(copy).section
 
 
-@pytest.mark.parametrize("backend", ["sqlite", "redis"])
+def test_every_backend_and_topology_has_an_example() -> None:
+    found = {(file.parent.name, file.name.removesuffix("distjob.yaml")) for file in EXAMPLES}
+    clusters = {("redis", "sentinel."), ("redis", "cluster.")}
+    clusters |= {("etcd", "cluster."), ("zookeeper", "cluster.")}
+    assert found == {(name, "") for name in ("sqlite", "redis", "etcd", "zookeeper")} | clusters
+
+
+def keys_of(prefix: str, struct: type[msgspec.Struct]) -> Iterator[tuple[str, str]]:
+    """All keys of a section, those of its subsections too: (as in the page, as in a file)."""
+    for field in msgspec.structs.fields(struct):
+        inner = struct_in(members(field.type))
+        yield f"`{prefix}.{field.encode_name}`", f"{field.encode_name}:"
+        if inner is not None:
+            yield from keys_of(f"{prefix}.{field.encode_name}", inner)
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "redis", "etcd", "zookeeper"])
 def test_the_page_and_the_examples_know_every_key(backend: str) -> None:
     page = (DEPLOY.parent / "docs" / "configuration.md").read_text()
-    example = (DEPLOY / backend / "distjob.yaml").read_text()
-    for field in msgspec.structs.fields(backends.find(backend).settings):
-        assert f"`{backend}.{field.encode_name}`" in page
-        assert f"{field.encode_name}:" in example
+    examples = "".join(file.read_text() for file in (DEPLOY / backend).glob("*distjob.yaml"))
+    for named, written in keys_of(backend, backends.find(backend).settings):
+        assert named in page
+        assert written in examples

@@ -18,11 +18,9 @@ from typing import Any, NamedTuple
 import click
 import pytest
 
-import distjob_redis
-import distjob_sqlite
 from distjob.cli.app import cli
 from distjob.config import load
-from distjob.store import Guarantees
+from distjob.config.promises import table
 
 ROOT = Path(__file__).parent.parent.parent
 README = ROOT / "README.md"
@@ -94,6 +92,11 @@ def test_pages_are_found() -> None:
     assert len(BLOCKS) > 10
     assert OURS
     assert MODULES
+
+
+def test_the_tables_of_guarantees_are_made_of_the_data() -> None:
+    assert table() in (ROOT / "docs" / "backends.md").read_text()
+    assert table(short=True) in README.read_text()
 
 
 def test_readme_is_short() -> None:
@@ -215,40 +218,3 @@ def test_ci_runs_the_readmes_commands() -> None:
     told = subprocess.run(run, capture_output=True, text=True, check=True, timeout=60).stdout
     assert told.splitlines() == [DEMO, TESTS]
     assert os.access(run[0], os.X_OK)
-
-
-def _row(backend: str) -> list[str]:
-    for line in README.read_text().splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if cells[0].startswith(f"`{backend}`"):
-            return cells[2:]
-    raise AssertionError(f"the README's table has no row for {backend}")
-
-
-def _as_row(promised: Guarantees) -> list[str]:
-    durable = "yes" if promised.durable else "no"
-    return [
-        promised.reach,
-        promised.wakes,
-        durable,
-        "yes" if promised.versions_survive_loss else "no",
-    ]
-
-
-def test_guarantees_of_sqlite(tmp_path: Path) -> None:
-    settings = distjob_sqlite.SqliteSettings(path=str(tmp_path / "jobs.db"))
-    store = distjob_sqlite.backend.connect(settings, "docs", 10.0)
-    try:
-        assert _row("sqlite") == _as_row(store.guarantees)
-    finally:
-        store.close()
-
-
-def test_guarantees_of_redis(redis_server: Any, fresh_namespace: str) -> None:
-    settings = distjob_redis.RedisSettings(url=redis_server.url)
-    store = distjob_redis.backend.connect(settings, fresh_namespace, 10.0)
-    try:
-        row = [cell.removesuffix(", with `appendonly yes`") for cell in _row("redis")]
-        assert row == _as_row(store.guarantees)
-    finally:
-        store.close()

@@ -1,0 +1,62 @@
+"""The command: which store, how much of everything, and tidying up."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+from collections.abc import Sequence
+
+import msgspec
+
+from distjob.config import Settings, load
+from distjob.errors import ConfigError
+from distjob.testing import bench
+from distjob.testing.bench import parts
+from distjob.testing.bench.yardstick import Yardstick
+
+
+def yardstick(settings: Settings) -> Yardstick:
+    """The yardstick of the backend that ``settings`` name. Raises `ConfigError` if it has none."""
+    match settings.backend:
+        case "redis":
+            from distjob.testing.bench.on_redis import RedisYard
+
+            return RedisYard(settings)
+        case "etcd":
+            from distjob.testing.bench.on_etcd import EtcdYard
+
+            return EtcdYard(settings)
+        case "zookeeper":
+            from distjob.testing.bench.on_zookeeper import ZookeeperYard
+
+            return ZookeeperYard(settings)
+    raise ConfigError(f"there is no yardstick for the backend {settings.backend!r}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m distjob.testing.bench",
+        description=bench.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", required=True, metavar="FILE")
+    parser.add_argument("--quick", action="store_true", help="a tenth of everything")
+    options = parser.parse_args(arguments)
+    share = 10 if options.quick else 1
+    settings = msgspec.structs.replace(
+        load(options.config), namespace=f"bench-{secrets.token_hex(4)}"
+    )
+    yard = yardstick(settings)
+    try:
+        parts.begin_and_end(yard, blocks=20 // share + 1, times=300 // share)
+        parts.hand_over(yard, settings, rounds=300 // share)
+        parts.held_jobs(yard, 10_000 // share)
+    finally:
+        yard.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

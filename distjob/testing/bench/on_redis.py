@@ -1,0 +1,99 @@
+"""Yardsticks on Redis: EVALSHA of a script that does nothing, of the commit script, and a Lock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+import redis
+from redis.cluster import ClusterNode
+
+from distjob.config import Settings
+from distjob.store import Store
+from distjob_redis import RedisSettings
+from distjob_redis.clients import client_for
+from distjob_redis.settings import address
+from distjob_redis.store import RedisStore
+
+
+class RedisYard:
+    """See `distjob.testing.bench.yardstick.Yardstick`. Without TLS and passwords."""
+
+    def __init__(self, settings: Settings) -> None:
+        section: RedisSettings = settings.section
+        self._namespace = settings.namespace
+        self._client: Any = _client(section)
+        self._shards = section.cluster.shards if section.cluster else 1
+        self._nothing = "return 1"
+        commit = files("distjob_redis").joinpath("commit.lua").read_text(encoding="utf-8")
+        self._nothing_sha = self._client.script_load(self._nothing)
+        self._commit_sha = self._client.script_load(commit)
+        prefix = f"distjob:{{{settings.namespace}-bare}}:"
+        self._keys = [prefix + "version", prefix + "vm:vm-42", prefix + "session:me"]
+        self._client.set(self._keys[2], "me", ex=3600)
+        self._value = b":" + b"x" * 250  # as long as one job is
+        self.bare = {
+            "two EVALSHA of 'return 1'": self._two_writes,
+            "two EVALSHA of the commit script": self._two_commits,
+        }
+        lock = self._client.lock(f"{prefix}lock", timeout=30)
+
+        def locking() -> None:
+            lock.acquire()
+            lock.release()
+
+        self.lock = ("redis-py Lock", locking)
+
+    def _two_writes(self) -> None:
+        self.one_write()
+        self.one_write()
+
+    def _two_commits(self) -> None:
+        version = self._client.evalsha(self._commit_sha, 3, *self._keys, 0, self._value)
+        self._client.evalsha(self._commit_sha, 3, *self._keys, version, b"")
+
+    def one_write(self) -> object:
+        """One EVALSHA."""
+        return self._client.evalsha(self._nothing_sha, 1, self._keys[0])
+
+    def store(self, ttl: float) -> Store:
+        """A store on the same client."""
+        return RedisStore(self._client, self._namespace, ttl, shards=self._shards)
+
+    def asked(self) -> Mapping[str, int]:
+        """Commands by name, of all nodes; the look at them left out."""
+        found: dict[str, int] = {}
+        for stats in self._on_all("INFO", "commandstats"):
+            for name, facts in stats.items():
+                word = name.removeprefix("cmdstat_")
+                if word not in ("info", "role", "replconf", "cluster|slots"):
+                    found[word] = found.get(word, 0) + facts["calls"]
+        return found
+
+    def close(self) -> None:
+        """Remove the keys of the bench."""
+        for key in self._client.scan_iter(f"distjob:{{{self._namespace}*", count=1000):
+            self._client.delete(key)
+        self._client.close()
+
+    def _on_all(self, *command: str) -> list[dict[str, Any]]:
+        if isinstance(self._client, redis.RedisCluster):
+            nodes = redis.RedisCluster.PRIMARIES
+            everywhere: Any = self._client
+            return list(everywhere.execute_command(*command, target_nodes=nodes).values())
+        return [self._client.execute_command(*command)]
+
+
+def _client(section: RedisSettings) -> Any:
+    """One that is configured as distjob configures its own."""
+    if section.cluster is not None:
+        node: Any = ClusterNode
+        nodes = [node(*address(host, 6379)) for host in section.cluster.hosts]
+        return redis.RedisCluster(startup_nodes=nodes, protocol=2)
+    if section.sentinel is not None:
+        hosts = [address(host, 26379) for host in section.sentinel.hosts]
+        sentinel: Any = redis.Sentinel
+        watchers = sentinel(hosts, protocol=2)
+        return watchers.master_for(section.sentinel.name, protocol=2)
+    return client_for(section)
