@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from distjob import clock
 from distjob.client import Client
 from distjob.config import load, open_backend
 from distjob.errors import DistjobError, QueueFull
@@ -33,7 +34,7 @@ from distjob.testing.memory import MemoryServer, MemoryStore
 
 PATIENCE = 20.0
 """Seconds that a call which must return may take, on a slow machine."""
-AT_A_TIME = 8
+AT_A_TIME = 4
 """Traces that are played at once: with a store on the network most of the time is waiting."""
 Clients = Callable[[str, int], Client]
 """(actor, max_queued) -> its client."""
@@ -146,11 +147,12 @@ class Player:
 
     def _outcome(self, name: str) -> tuple[str, str | None]:
         """Of a begin call: it returns or raises, or stands in the queue."""
-        actor = self.actors[name]
-        for _ in range(int(PATIENCE * 1000)):
+        actor, until, pause = self.actors[name], clock.monotonic() + PATIENCE, 0.002
+        while clock.monotonic() < until:
             try:
-                lease = actor.collect(0.001)
+                lease = actor.collect(pause)
             except NotDone:
+                pause = min(2 * pause, 0.05)
                 if name in self._waiting():
                     return "waiting", None
             except QueueFull as full:
