@@ -32,6 +32,9 @@ _LARGEST_MAIL = 256 * 1024
 LARGEST_ASKED = 100
 """Sessions in one transaction; etcd takes 128 operations, unless its operator changed that."""
 _SESSION = re.compile(r"(?P<lease>[0-7][0-9a-f]{15})\.[0-9a-f]{16}\.(?P<ttl_ms>[0-9]{1,12})")
+LARGEST_WOKEN = 100
+"""Sessions that a commit wakes; etcd allows 128 operations. That many are let in or have someone
+else to watch at once only if crowds die; who is left out looks by itself, within half a TTL."""
 _NOTHING = Versioned(version=ABSENT, value=None)
 
 
@@ -69,6 +72,7 @@ class Layout:
             )
             raise RecordError(msg)
         key = self.vm_key(vm)
+        wake = sorted(wake)[:LARGEST_WOKEN]
         sessions = list(dict.fromkeys((author, *wake)))
         keys = [self.session_key(session) for session in sessions]
         unset = expected == ABSENT

@@ -37,10 +37,10 @@ def _connect(settings: ZookeeperSettings, namespace: str, ttl: float) -> Store:
     return connect(settings, namespace, ttl)
 
 
-def _examine(settings: Any) -> Iterable[Finding]:
+def _examine(store: Any) -> Iterable[Finding]:
     from distjob_zookeeper.examine import examine
 
-    return examine(settings)
+    return examine(store.settings) if store.settings else ()
 
 
 backend = Backend(

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 def connect(settings: ZookeeperSettings, namespace: str, ttl: float) -> ZookeeperStore:
     """A store with a client of its own; see `distjob.store.Backend.connect`."""
     client, chroot = setup.client_for(settings, ttl)
-    return ZookeeperStore(client, namespace, ttl, timeout=settings.timeout, chroot=chroot)
+    store = ZookeeperStore(client, namespace, ttl, timeout=settings.timeout, chroot=chroot)
+    store.settings = settings
+    return store
 
 
 class ZookeeperStore:
@@ -55,6 +57,8 @@ class ZookeeperStore:
         timeout: float = 2.0,
         chroot: str = "",
     ) -> None:
+        self.settings: ZookeeperSettings | None = None
+        """For `distjob_zookeeper.examine`; None with a client of the user's."""
         self._layout = Layout(namespace, chroot)
         self._ttl = ttl
         self._name = secrets.token_hex(16)

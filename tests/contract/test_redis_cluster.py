@@ -136,7 +136,7 @@ class TestRedisClusterWithOneShard(TestRedisCluster):
 
     @pytest.fixture
     def connect(self, hosts: list[str], fresh_namespace: str) -> Iterator[Connect]:
-        cluster = ClusterSettings(hosts=tuple(hosts[:1]), shards=1)
+        cluster = ClusterSettings(hosts=tuple(hosts), shards=1)
         with ExitStack() as closing:
 
             def connect() -> RedisStore:

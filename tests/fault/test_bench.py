@@ -12,15 +12,14 @@ from stores import settings_of
 
 
 @pytest.mark.parametrize("kind", ["redis", "etcd", "zookeeper"])
-def test_it_runs_and_tidies_up(kind, request, tmp_path, fresh_namespace, capsys, monkeypatch):
-    monkeypatch.setattr("secrets.token_hex", lambda size=0: fresh_namespace)
+def test_it_runs_and_tidies_up(kind, request, tmp_path, fresh_namespace, capsys):
     settings = settings_of(kind, request, tmp_path, "unused")
     config = tmp_path / "distjob.yaml"
     config.write_text(json.dumps(settings))
-    assert main(["--config", str(config), "--quick"]) == 0
+    assert main(["--config", str(config), "--quick", "--namespace", fresh_namespace]) == 0
     said = capsys.readouterr().out
     for line in ("begin + end / two", "Lock", "hand-over between", "memory a lease", "threads"):
         assert line in said
-    store = open_backend(load({**settings, "namespace": f"bench-{fresh_namespace}"}))
+    store = open_backend(load({**settings, "namespace": fresh_namespace}))
     assert list(store.scan()) == []
     store.close()

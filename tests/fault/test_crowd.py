@@ -76,6 +76,9 @@ def test_an_end_wakes_only_those_it_concerns(clients, team, crowd, calls):
     assert lead.list() == []
 
 
+@pytest.mark.parametrize(
+    "open_store", ["memory", "sqlite", "redis", "etcd", "zookeeper"], indirect=True
+)
 def test_a_crowd_that_gives_up_leaves_nothing(clients, team, crowd):
     lead = clients("lead", ttl=30)
     with lead.begin("vm", Job.MODIFY):

@@ -634,3 +634,22 @@ def test_beside_another_client_in_one_process(
         check=True,
         env=os.environ,
     )
+
+
+def test_a_crowd_that_one_transaction_cannot_wake(connect: Connect) -> None:
+    """etcd takes 128 operations at once. Some are woken, none is in the way of the commit."""
+    store, other = connect(), connect()
+    me = store.open_session(TTL, "me")
+    crowd = [other.open_session(TTL, "waiter") for _ in range(140)]
+    reply = store.commit("vm", ABSENT, b"x", me, crowd)
+    assert isinstance(reply, Committed)
+    told = Woken(vm="vm", version=reply.version, value=b"x")
+    woken = set[str]()
+    wait_for(
+        lambda: (
+            woken.update(one for one in crowd if told in other.receive(one, 0.0))
+            or len(woken) >= 100
+        ),
+        "the first hundred are woken",
+    )
+    assert woken == set(sorted(crowd)[:100])

@@ -13,7 +13,7 @@ import redis
 from redis.sentinel import Sentinel
 
 from distjob import Client
-from distjob.errors import BackendUnavailable, ConfigError
+from distjob.errors import BackendUnavailable, ConfigError, LeaseLost, OutcomeUnknown
 from distjob.jobs import Job
 from distjob.store import ABSENT, Committed, Missed, Woken
 from distjob.testing.contract import committed, try_until
@@ -161,12 +161,11 @@ def test_clients_go_on_through_the_death_of_the_primary(
     def work(number: int) -> None:
         with Client(connect(ttl=6.0), controller=f"c{number}", ttl=6.0) as jobs:
             while not done.is_set():
-                with contextlib.suppress(BackendUnavailable):
+                with contextlib.suppress(BackendUnavailable, OutcomeUnknown, LeaseLost):
                     lease = jobs.begin("vm", Job.MODIFY)
                     with turn:
                         tokens.append(lease.token)
-                    with contextlib.suppress(BackendUnavailable):
-                        lease.end()
+                    lease.end()
 
     with ThreadPoolExecutor(2) as pool:
         working = [pool.submit(work, number) for number in range(2)]

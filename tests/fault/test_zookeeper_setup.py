@@ -20,6 +20,7 @@ from distjob.errors import BackendUnavailable, ConfigError, DistjobError
 from distjob.store import ABSENT, Committed
 from distjob.testing.contract import committed, receive_woken, try_until
 from distjob_zookeeper import ZookeeperSettings, backend
+from distjob_zookeeper.examine import examine
 from distjob_zookeeper.layout import Layout
 from distjob_zookeeper.store import ZookeeperStore
 from servers import SUPERUSER, ZookeeperCluster, ZookeeperNode, free_port, wait_for
@@ -246,7 +247,7 @@ def test_a_server_that_grants_too_much(
     assert "minSessionTimeout" in caplog.text
     assert store.guarantees.shortest_ttl == 4.0
     assert store.guarantees.grace >= 4.0
-    found = list(backend.examine(ZookeeperSettings(hosts=node.hosts)))  # type: ignore[misc]
+    found = list(examine(ZookeeperSettings(hosts=node.hosts)))
     assert not [finding for finding in found if "sessions of" in finding.what]
 
 
@@ -262,9 +263,8 @@ def test_another_format(
 
 
 def examined(**settings: object) -> dict[str, str]:
-    assert backend.examine is not None
     filled = ZookeeperSettings(**settings)  # type: ignore[arg-type]
-    return {finding.what: finding.level for finding in backend.examine(filled)}
+    return {finding.what: finding.level for finding in examine(filled)}
 
 
 def level_of(found: dict[str, str], part: str) -> str:

@@ -43,11 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--config", required=True, metavar="FILE")
     parser.add_argument("--quick", action="store_true", help="a tenth of everything")
+    fresh = f"bench-{secrets.token_hex(4)}"
+    parser.add_argument("--namespace", default=fresh, help="one of its own if left out")
     options = parser.parse_args(arguments)
     share = 10 if options.quick else 1
-    settings = msgspec.structs.replace(
-        load(options.config), namespace=f"bench-{secrets.token_hex(4)}"
-    )
+    settings = msgspec.structs.replace(load(options.config), namespace=options.namespace)
     yard = yardstick(settings)
     try:
         parts.begin_and_end(yard, blocks=20 // share + 1, times=300 // share)
