@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = msgspec.structs.replace(load(options.config), namespace=options.namespace)
     yard = yardstick(settings)
     try:
-        parts.begin_and_end(yard, blocks=20 // share + 1, times=300 // share)
+        parts.begin_and_end(yard, blocks=120 // share + 1, times=50)
         parts.hand_over(yard, settings, rounds=300 // share)
         parts.held_jobs(yard, 10_000 // share)
     finally:
