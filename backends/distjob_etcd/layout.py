@@ -30,11 +30,9 @@ _LARGEST_SENT = 64 * 1024
 _LARGEST_MAIL = 256 * 1024
 """Bytes of all wake-ups of a commit: with the value they must fit into one request of etcd."""
 LARGEST_ASKED = 100
-"""Sessions in one transaction; etcd takes 128 operations, unless its operator changed that."""
+"""Sessions in one transaction; etcd takes 128 operations, unless its operator changed that. A
+commit has more to wake only if a crowd dies; who is left out looks by itself, in half a TTL."""
 _SESSION = re.compile(r"(?P<lease>[0-7][0-9a-f]{15})\.[0-9a-f]{16}\.(?P<ttl_ms>[0-9]{1,12})")
-LARGEST_WOKEN = 100
-"""Sessions that a commit wakes; etcd allows 128 operations. That many are let in or have someone
-else to watch at once only if crowds die; who is left out looks by itself, within half a TTL."""
 _NOTHING = Versioned(version=ABSENT, value=None)
 
 
@@ -72,7 +70,7 @@ class Layout:
             )
             raise RecordError(msg)
         key = self.vm_key(vm)
-        wake = sorted(wake)[:LARGEST_WOKEN]
+        wake = sorted(wake)[:LARGEST_ASKED]
         sessions = list(dict.fromkeys((author, *wake)))
         keys = [self.session_key(session) for session in sessions]
         unset = expected == ABSENT

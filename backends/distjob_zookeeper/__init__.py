@@ -40,7 +40,10 @@ def _connect(settings: ZookeeperSettings, namespace: str, ttl: float) -> Store:
 def _examine(store: Any) -> Iterable[Finding]:
     from distjob_zookeeper.examine import examine
 
-    return examine(store.settings) if store.settings else ()
+    if store.settings is None:
+        what = "the servers behind a client of yours are not examined"
+        return [Finding("warning", what, "connect by settings, as distjob doctor does")]
+    return examine(store.settings)
 
 
 backend = Backend(
