@@ -3,13 +3,13 @@
     DistjobError
      +-- JobTimeout          the wait ended and the job was not granted          not held
      +-- QueueFull           max_queued holders and waiters are there already    not held
-     +-- NotOwner            a step of an async job that is not (any more) yours not held
-     +-- WrongJob            a step of an async job of another type              not held
-     +-- LeaseLost           the session ended while the job was held            not held any more
+     +-- NotOwner            it was ended, or the async job is not (any more) yours   not held
+     +-- WrongJob            no async job runs, or one of another type           not held
+     +-- LeaseLost           the session ended, or the job was taken by force    not held any more
      +-- OutcomeUnknown      the store's answer never came                       may be held
      +-- StaleToken          a guard saw a larger token before                   not held any more
      +-- BackendUnavailable  the store can't be reached, nothing was changed     as before
-     +-- ClientClosed        the client was closed, or belongs to another process
+     +-- ClientClosed        the client was closed, or belongs to another process or event loop
      +-- BadRequest          a VM name, job, TTL or wait that can't be (ValueError)
      +-- ConfigError         settings that can't be used: file, key path, what would be right
      +-- RecordError         the store holds bytes that this version can't read
@@ -22,7 +22,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from distjob.record import Holder
+    from distjob.ticket import Holder
 
 
 class DistjobError(Exception):
@@ -57,15 +57,21 @@ class QueueFull(_Refused):
 
 
 class NotOwner(DistjobError):
-    """A nested job, or a mask, of an async job that the caller does not own (any more)."""
+    """A job that was ended already, or an async job that the caller does not own (any more).
+
+    Or one that is to be adopted, or discarded, whose owner lives.
+    """
 
 
 class WrongJob(DistjobError):
-    """A nested job that names another type than the async job that runs."""
+    """The async job that runs is of another type than the one named, or none runs."""
 
 
 class LeaseLost(DistjobError):
-    """The session behind a lease has ended: the job may be another's by now. Stop at once."""
+    """The session behind a lease has ended, or the job was taken away by force.
+
+    It may be another's by now: stop at once.
+    """
 
     def __init__(self, message: str, *, vm: str = "", job: str = "", token: int = 0) -> None:
         super().__init__(message)
@@ -113,7 +119,7 @@ class BackendUnavailable(DistjobError):
 
 
 class ClientClosed(DistjobError):
-    """The client was closed, or was made by another process (before a fork)."""
+    """The client was closed, or was made by another process (before a fork) or event loop."""
 
 
 class BadRequest(DistjobError, ValueError):

@@ -51,6 +51,15 @@ class AsyncJob(StrEnum):
     BACKUP = "backup"
 
 
+class OnOwnerLoss(StrEnum):
+    """What becomes of an async job whose owner's session ends."""
+
+    RELEASE = "release"
+    """It ends, as every other job does."""
+    ORPHAN = "orphan"
+    """It stays, mask in force, until it is adopted or discarded."""
+
+
 Mask = tuple[Job, ...]
 """The sync jobs that may begin while an async job runs, in the order of `Job`."""
 

@@ -5,6 +5,10 @@ that wait, oldest first. Every function here takes a record and returns the next
 of stores, time, threads or other VMs. Whatever frees something also lets in, in the same step,
 the oldest tickets that may start: a record that is at rest has no waiter that could.
 
+An async job has an owner, or was left by it: detached, or orphaned by the end of its owner's
+session. A job that was left is nobody's: it keeps the slot and its mask until somebody adopts or
+discards it. What only its owner may change is in async_job.py.
+
 Source: libvirt 9.0.0 ``virDomainObjBeginJobInternal``, ``virDomainNestedJobAllowed``,
 ``virDomainObjCanSetJob``, ``virDomainObjEndJob``; differences are in docs/semantics.md.
 """
@@ -17,69 +21,11 @@ from typing import TypeVar
 
 import msgspec
 
-from distjob.jobs import DEFAULT_MASK, AgentJob, AsyncJob, Job, Mask, Slot
+from distjob.jobs import DEFAULT_MASK, Job, Slot
+from distjob.ticket import AsyncHolder, Holder, Left, Ticket
 
-H = TypeVar("H", bound="Holder")
-_Test = Callable[["Ticket"], bool]
-
-
-class Owner(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """Who asks, for people: a controller's name, its host and its process."""
-
-    controller: str
-    host: str
-    pid: int
-
-
-class Ticket(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    gc=False,
-    omit_defaults=True,
-    forbid_unknown_fields=True,
-):
-    """One begin call. ``id`` is unique for ever, so that asking twice is asking once."""
-
-    id: str
-    session: str
-    owner: Owner
-    api: str
-    """What the caller is doing, for people; libvirt's name of the API call."""
-    asked: float
-    """Wall clock of the asker, for people."""
-    job: Job | None = None
-    """The sync job, `Job.ASYNC`, `Job.ASYNC_NESTED`, or None for an agent job alone."""
-    agent: AgentJob | None = None
-    kind: AsyncJob | None = None
-    """With `Job.ASYNC` the type asked for, with `Job.ASYNC_NESTED` the type it is a step of."""
-    parent: str = ""
-    """With `Job.ASYNC_NESTED`: the id of the async job's ticket."""
-
-    @property
-    def nested(self) -> bool:
-        return self.job is Job.ASYNC_NESTED
-
-    @property
-    def exempt(self) -> bool:
-        """``max_queued`` never keeps out a request for the async slot, nor a destroy job."""
-        return self.job is Job.ASYNC or self.job is Job.DESTROY
-
-
-class Holder(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
-    """A ticket in a slot."""
-
-    ticket: Ticket
-    since: float
-    """Wall clock of whoever granted it, for people."""
-    token: int = 0
-    """The version of the commit that granted it; 0 until that commit is made."""
-
-
-class AsyncHolder(Holder, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
-    """The ticket in the async slot, with the sync jobs it lets in."""
-
-    mask: Mask = DEFAULT_MASK
+H = TypeVar("H", bound=Holder)
+_Test = Callable[[Ticket], bool]
 
 
 class Verdict(Enum):
@@ -92,9 +38,9 @@ class Verdict(Enum):
     FULL = auto()
     """``max_queued`` holders and waiters are there already."""
     NOT_OWNER = auto()
-    """A step of an async job that is not running, or not the asker's."""
+    """A step of an async job that is not the asker's; adopting one that has an owner."""
     WRONG_JOB = auto()
-    """A step of an async job of another type."""
+    """A step of an async job of another type; none to adopt, or another."""
 
 
 class JobRecord(
@@ -127,25 +73,41 @@ class JobRecord(
         if self.async_:
             yield Slot.ASYNC, self.async_
 
+    def owners(self) -> Iterator[Holder]:
+        """The slots that somebody holds: all that are taken, but for an async job that was left."""
+        if self.sync:
+            yield self.sync
+        if self.agent:
+            yield self.agent
+        if self.async_ and not self.async_.left:
+            yield self.async_
+
     def held(self, ticket_id: str) -> Holder | None:
         """The slot that this ticket holds (the sync one, if it holds two)."""
-        for holder in (self.sync, self.agent, self.async_):
+        for holder in (self.sync, self.agent):
             if holder is not None and holder.ticket.id == ticket_id:
                 return holder
-        return None
+        return self.owned(ticket_id)
+
+    def owned(self, ticket_id: str) -> AsyncHolder | None:
+        """The async job, if this ticket owns it."""
+        running = self.async_
+        if running is None or running.left or running.ticket.id != ticket_id:
+            return None
+        return running
 
     def waits(self, ticket_id: str) -> bool:
         return bool(self.queue) and any(ticket.id == ticket_id for ticket in self.queue)
 
     def sessions(self) -> frozenset[str]:
         """All sessions that hold or wait."""
-        held = {holder.ticket.session for _, holder in self.holders()}
+        held = {holder.ticket.session for holder in self.owners()}
         return frozenset(held.union(ticket.session for ticket in self.queue))
 
     def names(self, session: str) -> bool:
         """Whether this session holds or waits."""
-        for holder in (self.sync, self.agent, self.async_):
-            if holder is not None and holder.ticket.session == session:
+        for holder in self.owners():
+            if holder.ticket.session == session:
                 return True
         return bool(self.queue) and any(ticket.session == session for ticket in self.queue)
 
@@ -211,16 +173,16 @@ class JobRecord(
         """
         if not self.held(ticket_id):
             return self
-        return self._without(
+        return self.without(
             lambda ticket: ticket.id == ticket_id, lambda ticket: ticket.parent == ticket_id
-        )._promote(today)
+        ).promote(today)
 
     def withdraw(self, ticket_id: str, *, today: float) -> JobRecord:
         """Take a waiting ticket out of the queue; the same record if it does not wait."""
         if not self.waits(ticket_id):
             return self
         queue = tuple(ticket for ticket in self.queue if ticket.id != ticket_id)
-        return msgspec.structs.replace(self, queue=queue)._promote(today)
+        return msgspec.structs.replace(self, queue=queue).promote(today)
 
     def drop(self, ticket_id: str, *, today: float) -> JobRecord:
         """`end` or `withdraw`, whichever this ticket needs; the same record if neither."""
@@ -228,23 +190,36 @@ class JobRecord(
         return held if held is not self else self.withdraw(ticket_id, today=today)
 
     def evict(self, ended: Collection[str], *, today: float) -> JobRecord:
-        """Void all that these sessions hold and wait for; the same record if that is nothing."""
+        """Void all that these sessions hold and wait for; the same record if that is nothing.
+
+        An async job that is to outlive its owner is orphaned instead.
+        """
         if self.sessions().isdisjoint(ended):
             return self
-        gone = {h.ticket.id for _, h in self.holders() if h.ticket.session in ended}
-        return self._without(
+        rest = self
+        running = self.async_
+        if running and not running.left and running.ticket.session in ended and running.outlives:
+            orphan = msgspec.structs.replace(running, left=Left.ORPHANED)
+            rest = msgspec.structs.replace(self, async_=orphan)
+        gone = {holder.ticket.id for holder in rest.owners() if holder.ticket.session in ended}
+        return rest.without(
             lambda ticket: ticket.id in gone,
             lambda ticket: ticket.session in ended or ticket.parent in gone,
-        )._promote(today)
+        ).promote(today)
 
-    def set_mask(self, ticket_id: str, mask: Mask, *, today: float) -> JobRecord | None:
-        """Let in other jobs while the async job of this ticket runs; None if it does not run."""
-        if self.async_ is None or self.async_.ticket.id != ticket_id:
-            return None
-        if self.async_.mask == mask:
+    def remove(self, ticket_ids: Collection[str], *, today: float) -> JobRecord:
+        """Take these tickets out by force, held or waiting, owned or left, with all their steps.
+
+        The same record if it has none of them.
+        """
+
+        def falls(ticket: Ticket) -> bool:
+            return ticket.id in ticket_ids or ticket.parent in ticket_ids
+
+        held = (holder.ticket for _, holder in self.holders())
+        if not any(map(falls, (*held, *self.queue))):
             return self
-        changed = msgspec.structs.replace(self.async_, mask=mask)
-        return msgspec.structs.replace(self, async_=changed)._promote(today)
+        return self.without(falls, falls).promote(today)
 
     def at(self, version: int) -> JobRecord:
         """This record as the value of ``version``: fresh grants get their token."""
@@ -256,26 +231,7 @@ class JobRecord(
             self.queue,
         )
 
-    # -- the steps they are made of ------------------------------------------------------------
-
-    def _refuses_step(self, ticket: Ticket) -> Verdict | None:
-        """Rule 5: a nested job is the async job's owner's, and names its type."""
-        running = self.async_.ticket if self.async_ else None
-        if not running or (running.id, running.session) != (ticket.parent, ticket.session):
-            return Verdict.NOT_OWNER
-        return Verdict.WRONG_JOB if running.kind is not ticket.kind else None
-
-    def _grant(self, ticket: Ticket, today: float) -> JobRecord:
-        sync, agent, async_ = self.sync, self.agent, self.async_
-        if ticket.job is Job.ASYNC:
-            async_ = AsyncHolder(ticket, today)
-        elif ticket.job is not None:
-            sync = Holder(ticket, today)
-        if ticket.agent is not None:
-            agent = Holder(ticket, today)
-        return JobRecord(sync, agent, async_, self.queue)
-
-    def _promote(self, today: float) -> JobRecord:
+    def promote(self, today: float) -> JobRecord:
         """Let in the oldest that may start, then the oldest of the rest: no grant frees another.
 
         All of it happens at one moment. So an async request that came later than the sync job
@@ -299,7 +255,7 @@ class JobRecord(
                 left.remove(later)
         return msgspec.structs.replace(record, queue=tuple(left))
 
-    def _without(self, free: _Test, drop: _Test) -> JobRecord:
+    def without(self, free: _Test, drop: _Test) -> JobRecord:
         """Free the slots whose ticket passes ``free``, drop the waiters that pass ``drop``."""
 
         sync, agent, async_ = self.sync, self.agent, self.async_
@@ -309,6 +265,25 @@ class JobRecord(
             None if async_ is None or free(async_.ticket) else async_,
             tuple(ticket for ticket in self.queue if not drop(ticket)) if self.queue else (),
         )
+
+    # -- the steps they are made of ------------------------------------------------------------
+
+    def _refuses_step(self, ticket: Ticket) -> Verdict | None:
+        """Rule 5: a nested job is the async job's owner's, and names its type."""
+        running = self.owned(ticket.parent)
+        if running is None or running.ticket.session != ticket.session:
+            return Verdict.NOT_OWNER
+        return Verdict.WRONG_JOB if running.ticket.kind is not ticket.kind else None
+
+    def _grant(self, ticket: Ticket, today: float) -> JobRecord:
+        sync, agent, async_ = self.sync, self.agent, self.async_
+        if ticket.job is Job.ASYNC:
+            async_ = AsyncHolder(ticket, today)
+        elif ticket.job is not None:
+            sync = Holder(ticket, today)
+        if ticket.agent is not None:
+            agent = Holder(ticket, today)
+        return JobRecord(sync, agent, async_, self.queue)
 
 
 def _mint(holder: H | None, version: int) -> H | None:

@@ -7,7 +7,8 @@ same line. Pure: facts come from the record, times from the caller.
 from __future__ import annotations
 
 from distjob.jobs import Job, Slot
-from distjob.record import Holder, JobRecord, Ticket
+from distjob.record import JobRecord
+from distjob.ticket import AsyncHolder, Holder, Owner, Ticket
 
 
 def job_name(ticket: Ticket) -> str:
@@ -38,12 +39,31 @@ def libvirt_text(record: JobRecord, ticket: Ticket, *, full: bool = False) -> st
 def holder_facts(slot: Slot, holder: Holder, today: float) -> str:
     """One who is in the way: ``modify of ctl-a (host1, pid 7), held 3.1 s, token 17``."""
     ticket = holder.ticket
-    owner = ticket.owner
-    who = f"{_shown(owner.controller)} ({_shown(owner.host)}, pid {owner.pid})"
     seconds = max(0.0, today - holder.since)
+    facts = (
+        f"the {slot} slot holds {job_name(ticket)} of {owner_name(ticket.owner)}, api"
+        f" {_shown(ticket.api)}, held {seconds:.1f} s, token {holder.token}"
+    )
+    if isinstance(holder, AsyncHolder):
+        if holder.phase:
+            facts += f", phase {_shown(holder.phase)}"
+        if holder.abort:
+            facts += f", asked to abort by {owner_name(holder.abort.by)}"
+        if holder.left:
+            facts += f", {holder.left}: nobody owns it until it is adopted or discarded"
+    return facts
+
+
+def owner_name(owner: Owner) -> str:
+    """``ctl-a (host1, pid 7)``."""
+    return f"{_shown(owner.controller)} ({_shown(owner.host)}, pid {owner.pid})"
+
+
+def taken_text(vm: str, job: str, token: int) -> str:
+    """Why a lease is lost whose session lives."""
     return (
-        f"the {slot} slot holds {job_name(ticket)} of {who}, api {_shown(ticket.api)},"
-        f" held {seconds:.1f} s, token {holder.token}"
+        f"VM {vm!r}: the lease of {job} (token {token}) is lost: the job was taken away by force"
+        " (evicted by an operator, or discarded with its async job). Another may hold it by now"
     )
 
 
@@ -64,6 +84,17 @@ def full_text(vm: str, record: JobRecord, ticket: Ticket, limit: int, today: flo
         f"{libvirt_text(record, ticket, full=True)}: VM {vm!r}: {job_name(ticket)} refused:"
         f" {'; '.join([count, *facts])}"
     )
+
+
+def unadoptable_text(vm: str, record: JobRecord, ticket: Ticket, today: float) -> str:
+    """Why there is nothing to adopt."""
+    running = record.async_
+    if running is None:
+        return f"VM {vm!r}: no async job runs: there is nothing to adopt"
+    facts = holder_facts(Slot.ASYNC, running, today)
+    if running.ticket.kind is not ticket.kind:
+        return f"VM {vm!r}: there is no {job_name(ticket)} to adopt: {facts}"
+    return f"VM {vm!r}: {job_name(ticket)} can't be adopted, its owner lives: {facts}"
 
 
 def _shown(text: str) -> str:

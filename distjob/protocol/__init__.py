@@ -1,11 +1,11 @@
-"""The protocol, sans IO: every operation a generator of effects, written once for all drivers.
+"""Every operation of a client as a generator of effects: it does no IO and knows no driver.
 
-effects.py     what it may ask of the world
-controller.py  one client's state
-change.py      the compare-and-set that every change goes through
-begin.py       begin: asked for, granted, refused, withdrawn
-waiting.py     waiting in line, and who listens
-held.py        end, set the mask, be told of a loss
-keeper.py      in the background: the session, its renewal and loss, tidying; and closing
-look.py        status and list, without a job
+effects.py      what may be asked of the world
+controller.py   the state that a client's operations share; parts.py: what it is made of
+holdings.py     what is held, and who must be told of it
+change.py       the loop that every change of a record goes through
+begin.py waiting.py   asking for a job, and waiting in line
+held.py owner.py      what a holder, and an async job's owner, does with it
+outside.py look.py    what may be done to others' jobs; looking without a job
+keeper.py       renewal, tidying up, the end
 """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+from distjob.async_job import adopt
 from distjob.errors import (
     BackendUnavailable,
     ClientClosed,
@@ -19,12 +20,15 @@ from distjob.errors import (
     RecordError,
     WrongJob,
 )
-from distjob.protocol.change import NOBODY, Changed, Edit, SessionEnded, change, lose
-from distjob.protocol.controller import Controller, Held, Session, View, Wish
+from distjob.hooks import Begun, GaveUp, Refused, TimedOut, Waiting
+from distjob.protocol.change import NOBODY, Changed, Edit, SessionEnded, change, dropping, lose
+from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Op, Wait, ask
+from distjob.protocol.parts import Held, Session, View, Wish
 from distjob.protocol.waiting import probe, wait_in_line
-from distjob.record import JobRecord, Ticket, Verdict
-from distjob.words import full_text, job_name, libvirt_text, timeout_text
+from distjob.record import JobRecord, Verdict
+from distjob.store import ABSENT
+from distjob.words import full_text, job_name, libvirt_text, timeout_text, unadoptable_text
 
 GRACE = 1.0
 """Seconds that a store which does not answer is given by a call that does not wait for its job."""
@@ -39,7 +43,7 @@ def begin(me: Controller, vm: str, wish: Wish, wait: float | None) -> Op[Held | 
     until = started + (GRACE if wait is None else wait)
     while True:
         session = yield from live_session(me, until)
-        attempt = _Attempt(me, session, vm, me.ticket(session, wish), wait=wait, started=started)
+        attempt = _Attempt(me, session, vm, wish, wait=wait, started=started)
         try:
             return (yield from attempt.run())
         except SessionEnded:
@@ -71,12 +75,17 @@ def live_session(me: Controller, until: float) -> Op[Session]:
 class _Attempt:
     """One ticket's way, with one session."""
 
+    __slots__ = (
+        *("adopts", "doubted", "in_line", "me", "session", "settled", "started", "ticket"),
+        *("told_waiting", "until", "verdict", "vm", "wait"),
+    )
+
     def __init__(
         self,
         me: Controller,
         session: Session,
         vm: str,
-        ticket: Ticket,
+        wish: Wish,
         *,
         wait: float | None,
         started: float,
@@ -84,24 +93,29 @@ class _Attempt:
         self.me = me
         self.session = session
         self.vm = vm
-        self.ticket = ticket
+        self.ticket = me.ticket(session, wish)
+        self.adopts = wish.adopts
         self.wait = wait
         self.started = started
         self.until = started + (GRACE if wait is None else wait)
         self.verdict = Verdict.BUSY
         self.in_line = False
+        self.told_waiting = False
+        """The hooks will be told how it came out."""
+        self.settled = False
         self.doubted = False
 
     def run(self) -> Op[Held | None]:
         try:
             view = yield from self.get_in()
+            self.settled = True
         except (SessionEnded, ClientClosed):
             raise  # the ticket is void
         except JobTimeout:
             self.expect_late()
             raise
         except GeneratorExit:
-            self.me.leave(self.vm, self.ticket.id)
+            self.me.leave(self.vm, self.ticket.id, gives_back=self.adopts)
             raise
         except (BackendUnavailable, RecordError) as error:
             if not self.in_line:
@@ -118,13 +132,18 @@ class _Attempt:
             raise
         finally:
             self.me.dismiss(self.vm, self.ticket.id)
+            if self.told_waiting and not self.settled:
+                self.tell_given_up()
         return self.outcome(view)
 
     def get_in(self) -> Op[View]:
         """Ask, and wait as long as it takes; the verdict says what became of it."""
         view = yield from self.ask_for_it()
         while self.verdict is Verdict.WAITING:
-            self.in_line = True
+            if not self.in_line:
+                self.in_line = self.told_waiting = True
+                depth = view.record.count() - 1
+                self.me.held.tell(Waiting(vm=self.vm, job=self.name, depth=depth))
             view = yield from wait_in_line(
                 self.me, self.session, self.vm, self.ticket.id, view, until=self.until
             )
@@ -138,7 +157,18 @@ class _Attempt:
             raise SessionEnded  # the grant came too late to be of use
         return view
 
+    @property
+    def name(self) -> str:
+        return job_name(self.ticket)
+
+    @property
+    def waited(self) -> float:
+        return self.me.clock.monotonic() - self.started
+
     def edit(self, record: JobRecord) -> JobRecord:
+        if self.adopts:
+            self.verdict, new = adopt(record, self.ticket)
+            return new
         self.verdict, new = record.request(
             self.ticket,
             today=self.me.clock.wall(),
@@ -171,7 +201,7 @@ class _Attempt:
 
         def withdraw(found: JobRecord) -> JobRecord:
             nonlocal record
-            if found.waits(self.ticket.id):
+            if record.idle or found.waits(self.ticket.id):
                 record = found
             return found.withdraw(self.ticket.id, today=self.me.clock.wall())
 
@@ -179,24 +209,25 @@ class _Attempt:
         changed = yield from change(self.me, self.session, self.vm, withdraw, until=until)
         if changed.view.record.held(self.ticket.id):
             return changed.view
-        today = self.me.clock.wall()
-        waited = self.me.clock.monotonic() - self.started
+        self.told_waiting = False
+        today, waited = self.me.clock.wall(), self.waited
+        blockers = tuple(holder for _, holder in record.blockers(self.ticket))
+        owners = tuple(holder.ticket.owner for holder in blockers)
+        self.me.held.tell(TimedOut(vm=self.vm, job=self.name, waited=waited, blockers=owners))
         raise JobTimeout(
             timeout_text(self.vm, record, self.ticket, waited, today),
             vm=self.vm,
-            job=job_name(self.ticket),
-            blockers=tuple(holder for _, holder in record.blockers(self.ticket)),
+            job=self.name,
+            blockers=blockers,
             libvirt_text=libvirt_text(record, self.ticket),
         )
 
     def abandon(self) -> Op[None]:
         """Take the ticket out, held or waiting; what can't be done now the keeper does later."""
 
-        def drop(record: JobRecord) -> JobRecord:
-            return record.drop(self.ticket.id, today=self.me.clock.wall())
-
+        drop = dropping(self.me, self.ticket.id, gives_back=self.adopts)
         until = self.me.clock.monotonic() + GRACE
-        self.me.leave(self.vm, self.ticket.id)  # for a second Ctrl-C meanwhile
+        self.me.leave(self.vm, self.ticket.id, gives_back=self.adopts)  # for a second Ctrl-C
         try:
             yield from change(self.me, self.session, self.vm, drop, until=until)
         except SessionEnded:
@@ -211,19 +242,40 @@ class _Attempt:
         """A commit whose reply was lost may arrive yet, on a VM that is idle again: look later."""
         if self.doubted and self.session.alive:
             later = self.me.clock.monotonic() + self.me.ttl / 2
-            self.me.leave(self.vm, self.ticket.id, later)
+            self.me.leave(self.vm, self.ticket.id, later, gives_back=self.adopts)
 
     def outcome(self, view: View) -> Held | None:
         holder = view.record.held(self.ticket.id)
         if self.verdict is Verdict.GRANTED and holder is not None:
-            return Held(self.vm, self.ticket, holder.token, self.session, doubted=self.doubted)
+            held = Held(self.vm, holder, self.session, self.me.clock.monotonic())
+            held.doubted = self.doubted
+            self.me.held.keep(held)
+            early = self.me.early.pop(self.vm, ABSENT) > view.version
+            if early or self.me.views.get(self.vm) is not view:
+                self.me.held.suspect(self.vm)  # what came since said nothing of it
+            self.told_waiting = False
+            if self.me.held.hooked:
+                waited, queued = self.waited, self.in_line
+                self.me.held.tell(
+                    Begun(vm=self.vm, job=self.name, token=held.token, waited=waited, queued=queued)
+                )
+            return held
         self.expect_late()
         return None if self.verdict is Verdict.BUSY else self.refuse(view.record)
 
+    def tell_given_up(self) -> None:
+        self.me.held.tell(GaveUp(vm=self.vm, job=self.name, waited=self.waited))
+
     def refuse(self, record: JobRecord) -> NoReturn:
-        name = job_name(self.ticket)
+        name = self.name
+        if self.told_waiting:
+            self.tell_given_up()
+        if self.adopts:
+            text = unadoptable_text(self.vm, record, self.ticket, self.me.clock.wall())
+            raise (NotOwner if self.verdict is Verdict.NOT_OWNER else WrongJob)(text)
         if self.verdict is Verdict.FULL:
             limit, today = self.me.max_queued, self.me.clock.wall()
+            self.me.held.tell(Refused(vm=self.vm, job=name, depth=record.count()))
             raise QueueFull(
                 full_text(self.vm, record, self.ticket, limit, today),
                 vm=self.vm,
@@ -241,9 +293,9 @@ class _Attempt:
 
     def unknown(self, error: Exception) -> OutcomeUnknown:
         return OutcomeUnknown(
-            f"VM {self.vm!r}: {job_name(self.ticket)} may be held, or granted yet, to nobody's"
+            f"VM {self.vm!r}: {self.name} may be held, or granted yet, to nobody's"
             f" knowledge: {error}. It is withdrawn as soon as the store answers, at the latest"
             f" within {self.me.ttl:g} s, when this session ends without it",
             vm=self.vm,
-            job=job_name(self.ticket),
+            job=self.name,
         )

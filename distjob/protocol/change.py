@@ -11,13 +11,17 @@ import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
+from distjob.async_job import detach
 from distjob.codec import decode, encode
 from distjob.errors import BackendUnavailable, OutcomeUnknown
+from distjob.hooks import Fate
 from distjob.line import woken
-from distjob.protocol.controller import IDLE, Controller, Session, View
-from distjob.protocol.effects import Commit, Interrupt, Op, Read, Wait, ask
+from distjob.protocol.controller import Controller
+from distjob.protocol.effects import Commit, Interrupt, Op, Read, Signal, Wait, ask
+from distjob.protocol.parts import IDLE, Session, View
 from distjob.record import JobRecord
 from distjob.store import Committed, Reply, Stale
+from distjob.ticket import AsyncHolder
 
 Edit = Callable[[JobRecord], JobRecord]
 """From a record to the next; the same object means that there is nothing to change."""
@@ -59,6 +63,34 @@ def change(
 
     Raises SessionEnded; BackendUnavailable (nothing was changed), OutcomeUnknown, RecordError.
     """
+    in_turn = (turn := me.my_turn(vm)) is None or (yield from _queue(me, vm, turn, until))
+    try:
+        return (yield from _change(me, session, vm, edit, until=until, ended=ended))
+    finally:
+        if in_turn:
+            me.next_turn(vm)
+
+
+def _queue(me: Controller, vm: str, turn: Signal, until: float) -> Op[bool]:
+    """Wait for one's turn; False if it does not come in time: one goes on all the same."""
+    try:
+        yield from ask(Wait(max(0.0, until - me.clock.monotonic()), turn))
+    except BaseException:
+        if not me.given_up(vm, turn):
+            me.next_turn(vm)
+        raise
+    return not me.given_up(vm, turn)
+
+
+def _change(
+    me: Controller,
+    session: Session,
+    vm: str,
+    edit: Edit,
+    *,
+    until: float,
+    ended: frozenset[str],
+) -> Op[Changed]:
     view = me.views.get(vm, IDLE)
     certain = False
     tries: _Tries | None = None
@@ -68,6 +100,7 @@ def change(
             if new is not view.record:
                 value = encode(new)
                 wake = woken(view.record, new, session.id)
+                wake = wake - ended if ended else wake
                 reply: Reply = yield Commit(vm, view.version, value, session.id, wake)
             elif certain:
                 return Changed(view, committed=False, doubted=tries is not None and tries.doubted)
@@ -79,6 +112,8 @@ def change(
             yield from tries.failed(error)
             continue
         if isinstance(reply, Committed):
+            if ended:
+                _tell(me, vm, view.record, ended)
             view = IDLE if value is None else View(reply.version, new.at(reply.version))
             me.saw(vm, view, reply.version)
             return Changed(view, committed=True, doubted=tries is not None and tries.doubted)
@@ -91,6 +126,19 @@ def change(
             raise SessionEnded
         else:
             ended |= reply.sessions
+
+
+def _tell(me: Controller, vm: str, record: JobRecord, ended: frozenset[str]) -> None:
+    """The hooks, of each that was taken out of ``record``; one that held two slots is one."""
+    holders = {holder.ticket.id: holder for holder in record.owners()}
+    for holder in holders.values():
+        if holder.ticket.session in ended:
+            outlives = isinstance(holder, AsyncHolder) and holder.outlives
+            fate: Fate = "orphaned" if outlives else "ended"
+            me.held.tell_evicted(vm, holder.ticket, holder.since, holder.token, fate)
+    for ticket in record.queue:
+        if ticket.session in ended:
+            me.held.tell_evicted(vm, ticket, ticket.asked, 0, "ended")
 
 
 class _Tries:
@@ -125,6 +173,18 @@ class _Tries:
             key = f"{self.session.id}{self.vm}{self.collisions}".encode()
             share = zlib.crc32(key) / 2**32
             yield from ask(Wait(share * min(0.001 * 2.0 ** (self.collisions - 3), 0.1)))
+
+
+def dropping(me: Controller, ticket_id: str, *, gives_back: bool) -> Edit:
+    """Take a ticket out that nobody has any more; what it has adopted stays, without an owner."""
+
+    def drop(record: JobRecord) -> JobRecord:
+        today = me.clock.wall()
+        if gives_back:
+            return detach(record, ticket_id, today=today) or record
+        return record.drop(ticket_id, today=today)
+
+    return drop
 
 
 def look(me: Controller, vm: str) -> Op[View]:

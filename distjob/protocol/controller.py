@@ -1,124 +1,27 @@
 """One client's side of the protocol: its session, the records it has seen, who of it waits.
 
 Plain state, shared by all operations of the client and changed only in their atomic steps. It
-decides what a session's loss means and which local waiters a new record concerns. It must not
-know of stores, threads or clocks other than those it was given.
+decides what a session's loss means, and which local waiters and leases a new record concerns. It
+must not know of stores, threads or clocks other than those it was given.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
 
 from distjob.codec import decode
 from distjob.errors import RecordError
-from distjob.jobs import AgentJob, AsyncJob, Job
+from distjob.hooks import How
 from distjob.line import stirred, watched
 from distjob.protocol.effects import Clock, Signal
-from distjob.record import JobRecord, Owner, Ticket
+from distjob.protocol.holdings import Holdings
+from distjob.protocol.parts import IDLE, Leftover, Session, View, Waiter, Wish
 from distjob.store import ABSENT, Ended, Event, Missed, Woken
+from distjob.ticket import Owner, Ticket
 
-
-class View(NamedTuple):
-    """A VM's record as it was at a version."""
-
-    version: int
-    record: JobRecord
-
-
-IDLE = View(ABSENT, JobRecord())
 KEEPER = object()
 """The keeper, as receiver."""
-
-
-class Wish(NamedTuple):
-    """What a begin call asks for, before it has a ticket."""
-
-    api: str
-    job: Job | None = None
-    agent: AgentJob | None = None
-    kind: AsyncJob | None = None
-    parent: str = ""
-
-
-class Session:
-    """A session as its own controller sees it.
-
-    The deadline is counted from before the last successful keep-alive was sent, and lies a tenth
-    of the TTL before the moment at which the store could end the session.
-    """
-
-    __slots__ = ("_count", "alive", "deadline", "id", "next_beat", "on_lost", "ttl", "why")
-
-    def __init__(self, session_id: str, ttl: float, sent: float) -> None:
-        self.id = session_id
-        self.ttl = ttl
-        self.alive = True
-        self.why = ""
-        self.on_lost: list[Callable[[], None]] = []
-        self._count = 0
-        self.renewed(sent)
-
-    def renewed(self, sent: float) -> None:
-        self.deadline = sent + 0.9 * self.ttl
-        self.next_beat = sent + self.ttl / 3
-
-    def holds(self, now: float) -> bool:
-        """Whether it surely lives at this moment."""
-        return self.alive and now < self.deadline
-
-    def next_ticket_id(self) -> str:
-        self._count += 1
-        return f"{self.id}.{self._count}"
-
-
-class Held:
-    """A job that was granted: what a lease is made of."""
-
-    __slots__ = ("callbacks", "doubted", "ended", "session", "ticket", "token", "vm")
-
-    def __init__(
-        self, vm: str, ticket: Ticket, token: int, session: Session, *, doubted: bool
-    ) -> None:
-        self.vm = vm
-        self.ticket = ticket
-        self.token = token
-        self.session = session
-        self.doubted = doubted
-        """A reply was lost on the way to it."""
-        self.ended = False
-        self.callbacks: tuple[Callable[[], None], ...] = ()
-
-
-class Waiter:
-    """One begin call that waits, on this side."""
-
-    __slots__ = ("doubts", "missed", "signal", "ticket_id", "woken")
-
-    def __init__(self, ticket_id: str, signal: Signal) -> None:
-        self.ticket_id = ticket_id
-        self.signal = signal
-        self.woken = False
-        self.missed = False
-        """It must read the record: what it was to be told may be lost."""
-        self.doubts = False
-        """It must ask whether those it watches live: one of them is said to have ended."""
-
-    def wake(self) -> None:
-        self.woken = True
-        self.signal.set()
-
-    def rest(self) -> None:
-        self.woken = False
-        self.signal.clear()
-
-    def look_again(self) -> None:
-        self.missed = True
-        self.wake()
-
-    def doubt(self) -> None:
-        self.doubts = True
-        self.wake()
 
 
 class Controller:
@@ -134,6 +37,7 @@ class Controller:
         pushed: bool,
         clock: Clock,
         signal: Callable[[], Signal],
+        hooked: bool = False,
     ) -> None:
         self.owner = owner
         self.ttl = ttl
@@ -156,10 +60,14 @@ class Controller:
         self.waiters: dict[str, dict[str, Waiter]] = {}
         self.receiver: Waiter | object | None = None
         """Who receives the session's messages, for all: a waiter, or `KEEPER`."""
-        self.leftovers: dict[tuple[str, str], float] = {}
-        """Tickets (VM, id) to be taken out of the record, and when: nobody has them any more."""
-        self.fallen: list[Callable[[], None]] = []
-        """Callbacks of leases that were lost, not called yet."""
+        self.turns: dict[str, deque[Signal] | None] = {}
+        """VMs that an operation is changing now, and those that come after it."""
+        self.early: dict[str, int] = {}
+        """VMs that were being changed: the version of a wake-up that came before the reply."""
+        self.leftovers: dict[tuple[str, str], Leftover] = {}
+        """Tickets (VM, id) to be taken out of the record: nobody has them any more."""
+        self.held = Holdings(clock, self.stir, hooked=hooked)
+        """What this session holds."""
 
     # -- session -------------------------------------------------------------------------------
 
@@ -168,16 +76,15 @@ class Controller:
         self.ready.set()
         return self.session
 
-    def lose(self, session: Session, why: str) -> None:
+    def lose(self, session: Session, why: str, how: How = "session") -> None:
         """The session has ended, or can't be shown to live: all that it held is void."""
         if not session.alive:
             return
         session.alive = False
-        session.why = why
-        self.fallen += session.on_lost
-        session.on_lost = []
+        session.why, session.how = why, how
         if self.session is session:
             self.session = None
+            self.held.lose_all(why, how)
             self.views.clear()
             self.leftovers.clear()
             if not self.closing:
@@ -207,6 +114,7 @@ class Controller:
             agent=wish.agent,
             kind=wish.kind,
             parent=wish.parent,
+            on_owner_loss=wish.on_owner_loss,
         )
 
     def enroll(self, vm: str, ticket_id: str) -> Waiter:
@@ -216,20 +124,31 @@ class Controller:
             here[ticket_id] = Waiter(ticket_id, self.new_signal())
         return here[ticket_id]
 
-    def leave(self, vm: str, ticket_id: str, due: float = 0.0) -> None:
-        """Let the keeper take this ticket out of the record, after ``due``, by its next round."""
-        self.leftovers[vm, ticket_id] = due
+    def leave(self, vm: str, ticket_id: str, due: float = 0.0, *, gives_back: bool = False) -> None:
+        """Let the keeper take this ticket out of the record, after ``due``, by its next round.
+
+        ``gives_back``: the async job that it has adopted goes on without an owner.
+        """
+        self.leftovers[vm, ticket_id] = Leftover(due, gives_back)
         self.stir.set()
 
     def dismiss(self, vm: str, ticket_id: str) -> None:
         here = self.waiters.get(vm)
         if here is None:
             return
-        here.pop(ticket_id, None)
+        gone = here.pop(ticket_id, None)
         if not here:
             del self.waiters[vm]
             self.left.pop(vm, None)
+        elif gone is not None and gone.missed:
+            self.look_again(vm)
         self.let_receive()
+
+    def look_again(self, vm: str) -> None:
+        """Let one who waits for ``vm`` read its record, for all of them."""
+        for waiter in self.waiters.get(vm, {}).values():
+            waiter.look_again()
+            return
 
     def let_receive(self) -> None:
         """If nobody receives, let one who waits do it, or else the keeper."""
@@ -242,6 +161,37 @@ class Controller:
 
     def _all_waiters(self) -> list[Waiter]:
         return [waiter for here in self.waiters.values() for waiter in here.values()]
+
+    # -- turns ---------------------------------------------------------------------------------
+
+    def my_turn(self, vm: str) -> Signal | None:
+        """None: change ``vm`` now, `next_turn` must follow; else wait for this signal first.
+
+        So the operations of one client don't collide on a VM. Nothing but speed rests on it.
+        """
+        if vm not in self.turns:
+            self.turns[vm] = None
+            self.early.pop(vm, None)
+            return None
+        if (after := self.turns[vm]) is None:
+            after = self.turns[vm] = deque()
+        after.append(signal := self.new_signal())
+        return signal
+
+    def given_up(self, vm: str, turn: Signal) -> bool:
+        """Do not wait any more; False if the turn has come, so that `next_turn` must follow."""
+        after = self.turns.get(vm)
+        if after is None or turn not in after:
+            return False
+        after.remove(turn)
+        return True
+
+    def next_turn(self, vm: str) -> None:
+        """Whoever had the turn has changed ``vm``, or failed to."""
+        if after := self.turns[vm]:
+            after.popleft().set()
+        else:
+            del self.turns[vm]
 
     # -- records -------------------------------------------------------------------------------
 
@@ -257,6 +207,8 @@ class Controller:
             self.views[vm] = view
         elif old is not IDLE:
             del self.views[vm]
+        if vm in self.held.by_vm and (at := max(version, view.version)):
+            self.held.judge(vm, view.record, at)
         if here := self.waiters.get(vm):
             if vm not in self.views:
                 self.left[vm] = max(version, view.version, old.version)
@@ -270,15 +222,7 @@ class Controller:
         """A message of the store. Only a hint: what it says is checked by the next commit."""
         match event:
             case Woken(vm, version, value):
-                here = self.waiters.get(vm, {})
-                try:
-                    if value is not None and (here or vm in self.views):
-                        self.saw(vm, View(version, decode(vm, version, value)))
-                        return
-                except RecordError:
-                    pass  # whoever waits reads it again, and raises
-                for waiter in here.values():
-                    waiter.look_again()
+                self._woken(vm, version, value)
             case Ended(session):
                 for vm, here in self.waiters.items():
                     record = self.views.get(vm, IDLE).record
@@ -286,5 +230,22 @@ class Controller:
                         if record.waits(ticket_id) and session in watched(record, ticket_id):
                             waiter.doubt()
             case Missed():
-                for waiter in self._all_waiters():
-                    waiter.look_again()
+                for vm, here in self.waiters.items():
+                    self.look_again(vm)
+                    for waiter in here.values():
+                        waiter.doubt()  # an `Ended` may be lost, too
+                self.held.suspect_long()
+
+    def _woken(self, vm: str, version: int, value: bytes | None) -> None:
+        if vm in self.turns:
+            self.early[vm] = version
+        here = self.waiters.get(vm, {})
+        try:
+            if value is not None and (here or vm in self.views):
+                self.saw(vm, View(version, decode(vm, version, value)))
+                return
+        except RecordError:
+            pass  # whoever waits reads it again, and raises
+        if vm not in self.views or self.views[vm].version < version:
+            self.look_again(vm)
+            self.held.suspect(vm)

@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-from distjob.store import Event, Reply, Store, Versioned
+from distjob.store import Event, Reply, Versioned
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,20 +35,26 @@ class Clock(Protocol):
 
 
 class IO(Protocol):
-    """What a driver offers to the effects, beside the store."""
+    """What a driver offers to the effects, beside the store.
+
+    On asyncio the store's verbs, ``scan`` and ``wait`` return what has to be awaited.
+    """
 
     @property
-    def store(self) -> Store: ...
+    def store(self) -> Any:
+        """A `distjob.store.Store`, or an `AsyncStore`."""
 
-    def wait(self, signal: Any, seconds: float) -> None: ...
+    def scan(self) -> Sequence[tuple[str, Versioned]]: ...
+
+    def wait(self, signal: Any, seconds: float) -> Any: ...
 
     def call(self, callbacks: Sequence[Callable[[], None]]) -> None: ...
 
 
 class Effect(msgspec.Struct, Generic[R], frozen=True, gc=False):
-    """``perform`` does it, or with an asyncio store returns what does it when awaited."""
+    """``perform`` does it, or on asyncio returns what does it when awaited."""
 
-    def perform(self, io: IO) -> R:
+    def perform(self, io: IO) -> Any:
         raise NotImplementedError
 
 
@@ -65,28 +71,28 @@ class OpenSession(Effect[str], frozen=True):
     ttl: float
     owner: str
 
-    def perform(self, io: IO) -> str:
+    def perform(self, io: IO) -> Any:
         return io.store.open_session(self.ttl, self.owner)
 
 
 class KeepAlive(Effect[bool], frozen=True):
     session: str
 
-    def perform(self, io: IO) -> bool:
+    def perform(self, io: IO) -> Any:
         return io.store.keep_alive(self.session)
 
 
 class CloseSession(Effect[None], frozen=True):
     session: str
 
-    def perform(self, io: IO) -> None:
-        io.store.close_session(self.session)
+    def perform(self, io: IO) -> Any:
+        return io.store.close_session(self.session)
 
 
 class Read(Effect[Versioned], frozen=True):
     vm: str
 
-    def perform(self, io: IO) -> Versioned:
+    def perform(self, io: IO) -> Any:
         return io.store.read(self.vm)
 
 
@@ -97,14 +103,14 @@ class Commit(Effect[Reply], frozen=True):
     author: str
     wake: frozenset[str]
 
-    def perform(self, io: IO) -> Reply:
+    def perform(self, io: IO) -> Any:
         return io.store.commit(self.vm, self.expected, self.value, self.author, self.wake)
 
 
 class Remaining(Effect[Mapping[str, float]], frozen=True):
     sessions: frozenset[str]
 
-    def perform(self, io: IO) -> Mapping[str, float]:
+    def perform(self, io: IO) -> Any:
         return io.store.remaining(self.sessions)
 
 
@@ -112,19 +118,19 @@ class Receive(Effect[Sequence[Event]], frozen=True):
     session: str
     timeout: float
 
-    def perform(self, io: IO) -> Sequence[Event]:
+    def perform(self, io: IO) -> Any:
         return io.store.receive(self.session, self.timeout)
 
 
 class Scan(Effect[Sequence[tuple[str, Versioned]]], frozen=True):
-    def perform(self, io: IO) -> Sequence[tuple[str, Versioned]]:
-        return list(io.store.scan())
+    def perform(self, io: IO) -> Any:
+        return io.scan()
 
 
 class Interrupt(Effect[None], frozen=True):
     """Let the keeper, which may be in `Receive`, look at what has changed."""
 
-    def perform(self, io: IO) -> None:
+    def perform(self, io: IO) -> Any:
         io.store.interrupt()
 
 
@@ -134,8 +140,8 @@ class Wait(Effect[None], frozen=True):
     seconds: float
     signal: Any = None
 
-    def perform(self, io: IO) -> None:
-        io.wait(self.signal, self.seconds)
+    def perform(self, io: IO) -> Any:
+        return io.wait(self.signal, self.seconds)
 
 
 class Call(Effect[None], frozen=True):
@@ -143,5 +149,5 @@ class Call(Effect[None], frozen=True):
 
     callbacks: tuple[Callable[[], None], ...]
 
-    def perform(self, io: IO) -> None:
+    def perform(self, io: IO) -> Any:
         io.call(self.callbacks)

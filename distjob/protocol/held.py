@@ -1,35 +1,36 @@
-"""What the holder of a job does with it: end it, and as an async job's owner change its mask."""
+"""What the holder of a job does with it: see that it is held, end it, be told that it is lost."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from distjob.errors import BackendUnavailable, LeaseLost, NotOwner, OutcomeUnknown
-from distjob.jobs import Mask
-from distjob.protocol.change import SessionEnded, change, lose
-from distjob.protocol.controller import Controller, Held
+from distjob.hooks import Ended
+from distjob.jobs import OnOwnerLoss
+from distjob.protocol.change import Changed, Edit, SessionEnded, change, lose
+from distjob.protocol.controller import Controller
 from distjob.protocol.effects import KeepAlive, Op, ask
+from distjob.protocol.parts import Held
 from distjob.record import JobRecord
-from distjob.words import job_name
+from distjob.words import job_name, taken_text
 
 
 def check(me: Controller, held: Held) -> None:
-    """Raises NotOwner if the job was ended, LeaseLost if its session can't be shown to live."""
-    session = held.session
+    """Raises NotOwner if the job was ended, LeaseLost if it can't be shown to be held."""
+    session, job = held.session, job_name(held.ticket)
     if held.ended:
-        raise NotOwner(
-            f"VM {held.vm!r}: {job_name(held.ticket)} (token {held.token}) was ended already"
-        )
-    if session.holds(me.clock.monotonic()):
+        raise NotOwner(f"VM {held.vm!r}: {job} (token {held.token}) was ended already")
+    if held.holds(me.clock.monotonic()):
         return
-    why = session.why or "it was not renewed in time"
-    raise LeaseLost(
-        f"VM {held.vm!r}: the lease of {job_name(held.ticket)} (token {held.token}) is lost: its"
-        f" session has ended ({why}). Another controller may hold the job by now",
-        vm=held.vm,
-        job=job_name(held.ticket),
-        token=held.token,
-    )
+    if held.taken:
+        text = taken_text(held.vm, job, held.token)
+    else:
+        why = session.why or "it was not renewed in time"
+        text = (
+            f"VM {held.vm!r}: the lease of {job} (token {held.token}) is lost: its session has"
+            f" ended ({why}). Another controller may hold the job by now"
+        )
+    raise LeaseLost(text, vm=held.vm, job=job, token=held.token)
 
 
 def end(me: Controller, held: Held) -> Op[None]:
@@ -38,40 +39,66 @@ def end(me: Controller, held: Held) -> Op[None]:
     Raises NotOwner (ended already), LeaseLost; OutcomeUnknown if the store does not answer for
     half a TTL: it is ended in the background then, or with the session.
     """
+
+    def finish(record: JobRecord) -> JobRecord:
+        return record.end(held.ticket.id, today=me.clock.wall())
+
+    yield from let_go(me, held, finish, gives_back=False)
+
+
+def let_go(me: Controller, held: Held, finish: Edit, *, gives_back: bool) -> Op[None]:
+    """Hold the job no more, once ``finish`` has changed the record so; the errors of `end`."""
     check(me, held)
     session, ticket = held.session, held.ticket
     held.ended = True
-    for callback in held.callbacks:
-        session.on_lost.remove(callback)
-
-    def finish(record: JobRecord) -> JobRecord:
-        return record.end(ticket.id, today=me.clock.wall())
-
+    held.callbacks = ()  # from here on the caller itself is told
     until = min(me.clock.monotonic() + me.ttl / 2, session.deadline)
     try:
         changed = yield from change(me, session, held.vm, finish, until=until)
-        # Nobody else ends a job while its session lives: if it is not there, an earlier try of
-        # this call, its reply lost, has ended it.
-        if not changed.committed and not (yield from ask(KeepAlive(session.id))):
-            raise SessionEnded
+        yield from _confirm(me, held, changed)
     except SessionEnded:
         held.ended = False
         yield from lose(me, session, "the store ended it")
         check(me, held)
     except (BackendUnavailable, OutcomeUnknown) as error:
-        me.leave(held.vm, ticket.id)
+        me.leave(held.vm, ticket.id, gives_back=gives_back)
+        stays = held.long and ticket.on_owner_loss is OnOwnerLoss.ORPHAN
+        if_not = (
+            "stays as an orphan if this session ends before that"
+            if stays
+            else f"with this session, {me.ttl:g} s after its last renewal"
+        )
         raise OutcomeUnknown(
             f"VM {held.vm!r}: it is not known whether {job_name(ticket)} (token {held.token}) has"
-            f" ended: {error}. It is ended as soon as the store answers, or with this session,"
-            f" {me.ttl:g} s after its last renewal",
+            f" ended: {error}. It is ended as soon as the store answers, or {if_not}",
             vm=held.vm,
             job=job_name(ticket),
         ) from error
-    except BaseException:  # cancelled, perhaps before the commit was sent
-        me.leave(held.vm, ticket.id)
+    except BaseException:  # taken away; or cancelled, perhaps before the commit was sent
+        me.leave(held.vm, ticket.id, gives_back=gives_back)
         raise
+    finally:
+        me.held.part(held)
+        if not held.ended:
+            me.held.fall(held, session.why, session.how)  # if it was found in the meantime
+        elif me.held.hooked:
+            seconds = me.clock.monotonic() - held.begun
+            me.held.tell(Ended(vm=held.vm, job=job_name(ticket), token=held.token, held=seconds))
     if held.doubted:  # a commit of begin that was believed lost could still arrive
-        me.leave(held.vm, ticket.id, me.clock.monotonic() + me.ttl / 2)
+        later = me.clock.monotonic() + me.ttl / 2
+        me.leave(held.vm, ticket.id, later, gives_back=gives_back)
+
+
+def _confirm(me: Controller, held: Held, changed: Changed) -> Op[None]:
+    """Nothing to end: an earlier try, its reply lost, has done it; or it was not held any more."""
+    if changed.committed:
+        return
+    if not (yield from ask(KeepAlive(held.session.id))):
+        raise SessionEnded
+    if not changed.doubted:
+        held.ended = False
+        me.held.take_away(held)
+        check(me, held)
 
 
 def on_lost(me: Controller, held: Held, callback: Callable[[], None]) -> Op[bool]:
@@ -82,29 +109,4 @@ def on_lost(me: Controller, held: Held, callback: Callable[[], None]) -> Op[bool
     except LeaseLost:
         return False
     held.callbacks += (callback,)
-    held.session.on_lost.append(callback)
     return True
-
-
-def set_mask(me: Controller, held: Held, mask: Mask, *, patience: float) -> Op[None]:
-    """Set the mask of one's own async job; waiters that it lets in start at once.
-
-    Raises LeaseLost, NotOwner, BackendUnavailable (nothing changed), OutcomeUnknown.
-    """
-    check(me, held)
-
-    def edit(record: JobRecord) -> JobRecord:
-        new = record.set_mask(held.ticket.id, mask, today=me.clock.wall())
-        return record if new is None else new
-
-    until = min(me.clock.monotonic() + patience, held.session.deadline)
-    try:
-        changed = yield from change(me, held.session, held.vm, edit, until=until)
-        if changed.view.record.held(held.ticket.id):
-            return
-        if not (yield from ask(KeepAlive(held.session.id))):
-            raise SessionEnded
-    except SessionEnded:
-        yield from lose(me, held.session, "the store ended it")
-        check(me, held)
-    raise NotOwner(f"VM {held.vm!r}: {job_name(held.ticket)} has ended: it has no mask any more")

@@ -1,5 +1,7 @@
 """The one background operation of a client: renew the session, tidy up, listen while nobody waits.
 
+It also writes what progress is due, and reads what became of jobs that may have been taken away.
+
 Its length of breath is the session's: it outlives every error of the store, and declares the
 session lost at the local deadline, not before. Then it opens the next.
 """
@@ -7,8 +9,9 @@ session lost at the local deadline, not before. Then it opens the next.
 from __future__ import annotations
 
 from distjob.errors import BackendUnavailable, OutcomeUnknown, RecordError
-from distjob.protocol.change import SessionEnded, change, lose
-from distjob.protocol.controller import KEEPER, Controller, Session
+from distjob.hooks import Renewed
+from distjob.protocol.change import Edit, SessionEnded, change, dropping, look, lose
+from distjob.protocol.controller import KEEPER, Controller
 from distjob.protocol.effects import (
     Call,
     CloseSession,
@@ -19,7 +22,12 @@ from distjob.protocol.effects import (
     Wait,
     ask,
 )
+from distjob.protocol.owner import say_progress
+from distjob.protocol.parts import Leftover, Session
 from distjob.record import JobRecord
+
+MOST_READ = 20
+"""VMs that are read in one round, so that the next renewal is not held up."""
 
 
 def open_session(me: Controller) -> Op[Session]:
@@ -34,7 +42,7 @@ def keep(me: Controller) -> Op[None]:
     stall = 0.0
     while not me.closing:
         me.stir.clear()
-        yield from tell_losses(me)
+        yield from make_calls(me)
         session, now = me.session, me.clock.monotonic()
         if session is not None and now >= session.deadline:
             yield from lose(me, session, "it could not be renewed in time")
@@ -60,9 +68,18 @@ def _serve(me: Controller, session: Session | None) -> Op[None]:
         yield from _renew(me, session)
     else:
         yield from _tidy(me, session)
-        soon = min([session.next_beat, session.deadline, *me.leftovers.values()])
+        yield from say_progress(me)
+        yield from _look_after(me)
+        soon = min(
+            session.next_beat,
+            session.deadline,
+            *(leftover.due for leftover in me.leftovers.values()),
+            *(held.progress_due for held in me.held.unsaid),
+        )
         seconds = max(0.0, soon - me.clock.monotonic())
-        if me.pushed and me.receiver is None and not me.waiters:
+        if me.held.calls or me.held.suspects:
+            return
+        if (me.pushed or me.held.long) and me.receiver is None and not me.waiters:
             yield from _listen(me, session, seconds)
         else:
             yield from ask(Wait(seconds, me.stir))
@@ -80,10 +97,29 @@ def _listen(me: Controller, session: Session, seconds: float) -> Op[None]:
             me.let_receive()
 
 
-def tell_losses(me: Controller) -> Op[None]:
-    if me.fallen:
-        callbacks, me.fallen = tuple(me.fallen), []
+def make_calls(me: Controller) -> Op[None]:
+    """The users' callbacks that are due."""
+    if me.held.calls:
+        callbacks, me.held.calls = tuple(me.held.calls), []
         yield from ask(Call(callbacks))
+
+
+def _look_after(me: Controller) -> Op[None]:
+    """Read what became of jobs held here of which something was said."""
+    for vm in list(me.held.suspects)[:MOST_READ]:
+        mine = list(me.held.by_vm.get(vm, {}).values())
+        me.held.suspects.discard(vm)
+        try:
+            view = yield from look(me, vm)
+        except BackendUnavailable:
+            me.held.suspect(vm)
+            raise
+        except RecordError:
+            continue  # whoever changes it next is told
+        me.held.judge(vm, view.record, view.version)
+        for held in mine:
+            if not held.ended and view.record.held(held.ticket.id) is None:
+                me.held.take_away(held)
 
 
 def close(me: Controller) -> Op[None]:
@@ -94,30 +130,42 @@ def close(me: Controller) -> Op[None]:
     session = me.session
     if session is None:
         return
-    gone = frozenset((session.id,))
-
-    def leave(record: JobRecord) -> JobRecord:
-        return record.evict(gone, today=me.clock.wall())
-
-    seen, left = dict(me.views), list(me.leftovers)
-    me.lose(session, "this client was closed")
+    seen, left = dict(me.views), dict(me.leftovers)
+    me.lose(session, "this client was closed", "closed")
     me.views.update(seen)
     until = me.clock.monotonic() + me.ttl / 2
     try:
         for vm in dict.fromkeys([*seen, *(vm for vm, _ in left)]):
-            yield from change(me, session, vm, leave, until=until)
+            edit = _leaving(me, session, {t: left[v, t].gives_back for v, t in left if v == vm})
+            yield from change(me, session, vm, edit, until=until)
     except SessionEnded:
         return
     yield from ask(CloseSession(session.id))
 
 
+def _leaving(me: Controller, session: Session, leftovers: dict[str, bool]) -> Edit:
+    """Void all of this session's; but an async job whose end was begun ends, and is no orphan."""
+
+    def leave(record: JobRecord) -> JobRecord:
+        for ticket_id, gives_back in leftovers.items():
+            record = dropping(me, ticket_id, gives_back=gives_back)(record)
+        return record.evict((session.id,), today=me.clock.wall())
+
+    return leave
+
+
 def _renew(me: Controller, session: Session) -> Op[None]:
-    sent = me.clock.monotonic()
+    sent, due = me.clock.monotonic(), session.next_beat
+    me.early = {vm: version for vm, version in me.early.items() if vm in me.turns}
     alive = yield from ask(KeepAlive(session.id))
+    late = max(0.0, me.clock.monotonic() - due)
+    if me.held.by_vm and not me.pushed and me.receiver is None and not me.waiters:
+        yield from _listen(me, session, 0.0)  # what was sent since
     if not alive:
         yield from lose(me, session, "the store ended it")
     elif me.clock.monotonic() < session.deadline:
         session.renewed(sent)
+        me.held.tell(Renewed(late=late, ttl=session.ttl))
     else:  # too late: what was lost, and perhaps told to be, is never held again
         yield from lose(me, session, "it could not be renewed in time")
 
@@ -125,22 +173,24 @@ def _renew(me: Controller, session: Session) -> Op[None]:
 def _tidy(me: Controller, session: Session) -> Op[None]:
     """Take out tickets that nobody has any more; those of an older session are void already."""
     now = me.clock.monotonic()
-    for (vm, ticket_id), due in list(me.leftovers.items()):
+    while me.held.astray:
+        held = me.held.astray.pop()
+        me.leave(held.vm, held.ticket.id, now + me.ttl / 2)
+    for (vm, ticket_id), (due, gives_back) in list(me.leftovers.items()):
         if due > now:
             continue
-
-        def drop(record: JobRecord, ticket_id: str = ticket_id) -> JobRecord:
-            return record.drop(ticket_id, today=me.clock.wall())
-
+        drop = dropping(me, ticket_id, gives_back=gives_back)
         try:
             yield from change(me, session, vm, drop, until=now)
         except SessionEnded:
             yield from lose(me, session, "the store ended it")
             return
         except (BackendUnavailable, OutcomeUnknown, RecordError):
-            me.leftovers[vm, ticket_id] = me.clock.monotonic() + me.ttl / 20
+            again = me.clock.monotonic() + me.ttl / 20
+            me.leftovers[vm, ticket_id] = Leftover(again, gives_back)
             continue
         if due:
             me.leftovers.pop((vm, ticket_id), None)
         else:  # once more, when a commit that was given up must have arrived
-            me.leftovers[vm, ticket_id] = me.clock.monotonic() + me.ttl / 2
+            later = me.clock.monotonic() + me.ttl / 2
+            me.leftovers[vm, ticket_id] = Leftover(later, gives_back)

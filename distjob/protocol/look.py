@@ -5,11 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from distjob.codec import decode
-from distjob.jobs import Mask, Slot
+from distjob.jobs import Mask, OnOwnerLoss, Slot
 from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Op, Read, Remaining, Scan, ask
-from distjob.record import JobRecord, Ticket
+from distjob.record import JobRecord
 from distjob.store import Versioned
+from distjob.ticket import AbortRequest, AsyncHolder, Holder, Left, Progress, Ticket
 from distjob.words import job_name
 
 
@@ -32,6 +33,15 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     alive: bool
     """Whether its session lives; if not, the job is freed by whoever comes next."""
     ticket: str
+    phase: str = ""
+    """Of an async job, as what follows; set by its owner."""
+    progress: Progress | None = None
+    abort: AbortRequest | None = None
+    """Somebody has asked it to stop."""
+    on_owner_loss: OnOwnerLoss | None = None
+    """What becomes of it when its owner's session ends."""
+    left: Left | None = None
+    """It has no owner: it was detached, or is an orphan. Then ``alive`` is False."""
 
 
 class VMStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +59,11 @@ class VMStatus(msgspec.Struct, frozen=True, kw_only=True):
     def idle(self) -> bool:
         return not self.holders and not self.waiters
 
+    @property
+    def long(self) -> JobStatus | None:
+        """The async job, if one runs or was left."""
+        return next((job for job in self.holders if job.slot is Slot.ASYNC), None)
+
 
 def status(me: Controller, vm: str) -> Op[VMStatus]:
     """Raises BackendUnavailable, RecordError."""
@@ -61,6 +76,12 @@ def statuses(me: Controller) -> Op[list[VMStatus]]:
     return (yield from _judge(me, sorted((yield from ask(Scan())), key=lambda item: item[0])))
 
 
+def orphans(me: Controller) -> Op[list[VMStatus]]:
+    """Of every VM whose async job has no owner. Raises BackendUnavailable, RecordError."""
+    found = yield from statuses(me)
+    return [vm for vm in found if vm.long is not None and vm.long.left]
+
+
 def _judge(me: Controller, values: list[tuple[str, Versioned]]) -> Op[list[VMStatus]]:
     records = [(vm, v.version, decode(vm, v.version, v.value)) for vm, v in values]
     sessions = frozenset[str]().union(*(record.sessions() for _, _, record in records))
@@ -70,26 +91,55 @@ def _judge(me: Controller, values: list[tuple[str, Versioned]]) -> Op[list[VMSta
     return [_status(vm, version, record, alive, today) for vm, version, record in records]
 
 
-def _status(vm: str, version: int, record: JobRecord, alive: set[str], today: float) -> VMStatus:
-    def job(ticket: Ticket, since: float, slot: Slot | None = None, token: int = 0) -> JobStatus:
-        return JobStatus(
-            job=job_name(ticket),
-            slot=slot,
-            token=token,
-            api=ticket.api,
-            controller=ticket.owner.controller,
-            host=ticket.owner.host,
-            pid=ticket.owner.pid,
-            session=ticket.session,
-            seconds=max(0.0, today - since),
-            alive=ticket.session in alive,
-            ticket=ticket.id,
-        )
+def job_status(holder: Holder, slot: Slot, today: float, *, alive: bool) -> JobStatus:
+    """Of a job that is held."""
+    status = _of(holder.ticket, holder.since, today, alive=alive)
+    status = msgspec.structs.replace(status, slot=slot, token=holder.token)
+    if not isinstance(holder, AsyncHolder):
+        return status
+    left = holder.left or (Left.ORPHANED if holder.outlives and not alive else None)
+    return msgspec.structs.replace(
+        status,
+        alive=alive and not left,
+        phase=holder.phase,
+        progress=holder.progress,
+        abort=holder.abort,
+        on_owner_loss=holder.ticket.on_owner_loss,
+        left=left,
+    )
 
+
+def waiter_status(ticket: Ticket, today: float, *, alive: bool) -> JobStatus:
+    """Of one that waits."""
+    return _of(ticket, ticket.asked, today, alive=alive)
+
+
+def _of(ticket: Ticket, since: float, today: float, *, alive: bool) -> JobStatus:
+    return JobStatus(
+        job=job_name(ticket),
+        slot=None,
+        token=0,
+        api=ticket.api,
+        controller=ticket.owner.controller,
+        host=ticket.owner.host,
+        pid=ticket.owner.pid,
+        session=ticket.session,
+        seconds=max(0.0, today - since),
+        alive=alive,
+        ticket=ticket.id,
+    )
+
+
+def _status(vm: str, version: int, record: JobRecord, alive: set[str], today: float) -> VMStatus:
     return VMStatus(
         vm=vm,
         version=version,
-        holders=tuple(job(h.ticket, h.since, slot, h.token) for slot, h in record.holders()),
-        waiters=tuple(job(ticket, ticket.asked) for ticket in record.queue),
+        holders=tuple(
+            job_status(holder, slot, today, alive=holder.ticket.session in alive)
+            for slot, holder in record.holders()
+        ),
+        waiters=tuple(
+            waiter_status(ticket, today, alive=ticket.session in alive) for ticket in record.queue
+        ),
         mask=record.async_.mask if record.async_ else None,
     )

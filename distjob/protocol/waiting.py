@@ -10,8 +10,9 @@ from __future__ import annotations
 from distjob.errors import BackendUnavailable, ClientClosed
 from distjob.line import watched
 from distjob.protocol.change import NOBODY, SessionEnded, change, look
-from distjob.protocol.controller import KEEPER, Controller, Session, View, Waiter
+from distjob.protocol.controller import KEEPER, Controller
 from distjob.protocol.effects import Interrupt, Op, Receive, Remaining, Wait, ask
+from distjob.protocol.parts import Session, View, Waiter
 
 RETRY = 0.25
 """Seconds until a waiter tries again what the store did not answer."""
@@ -36,6 +37,10 @@ def wait_in_line(
             raise SessionEnded
         if now >= until:
             return view
+        latest = me.views.get(vm)
+        if latest is not None and latest.version > view.version:
+            view, read_at = latest, now + me.ttl / 2
+            continue
         watch = watched(view.record, ticket_id)
         try:
             if watch != watching or now >= probe_at or waiter.doubts:
@@ -47,7 +52,12 @@ def wait_in_line(
                 continue
             if waiter.missed or now >= read_at:
                 waiter.missed = False
-                view, read_at = (yield from look(me, vm)), me.clock.monotonic() + me.ttl / 2
+                try:
+                    view = yield from look(me, vm)
+                except BaseException:
+                    waiter.missed = True  # for another, if this one gives up
+                    raise
+                read_at = me.clock.monotonic() + me.ttl / 2
                 continue
             yield from _listen(me, session, waiter, min(until, probe_at, read_at, session.deadline))
         except BackendUnavailable:
@@ -55,11 +65,8 @@ def wait_in_line(
             yield from ask(Wait(min(RETRY, until - now)))
             continue
         waiter.rest()
-        latest = me.views.get(vm)
-        if latest is None:
+        if vm not in me.views:
             waiter.missed = True
-        elif latest.version > view.version:
-            view, read_at = latest, me.clock.monotonic() + me.ttl / 2
     return view
 
 

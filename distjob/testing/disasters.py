@@ -1,7 +1,7 @@
 """What happens to the controllers of a simulated world: crashes, sleeps, outages, clocks set.
 
 Each strikes a controller that is up, at a moment drawn from the seed. All disasters are over before
-a world comes to its end.
+a world comes to its end. What befalls one controller alone is in mishaps.py.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
+from distjob.testing import mishaps, users
 from distjob.testing.machine import Machine
-from distjob.testing.users import close_down, start
 
 if TYPE_CHECKING:
     from distjob.testing.world import World
@@ -47,25 +47,20 @@ def _befall(world: World, errands: Iterator[int], name: str, hit: _Hit) -> None:
 
 
 def _crash(world: World, machine: Machine, errands: Iterator[int]) -> None:
-    world.unclean = True
-    world.disturb(world.ttl, machine)
-    machine.crash()
-    world.watch.crashed(machine)
+    mishaps.crash(world, machine)
     if world.rng.random() < 0.7:
         pause = world.rng.random() * world.ttl
-        world.after(pause, start, world, errands, world.rng.randint(1, 2))
+        world.after(pause, users.start, world, errands, world.rng.randint(1, 2))
 
 
 def _sleep(world: World, machine: Machine, errands: Iterator[int]) -> None:
     del errands
-    world.unclean = True
-    machine.sleep(world.rng.uniform(0.2, 2.0) * world.ttl)
+    mishaps.sleep(world, machine)
 
 
 def _cut(world: World, machine: Machine, errands: Iterator[int]) -> None:
     del errands
-    world.unclean = True
-    world.net.cut(machine, world.rng.uniform(0.05, 1.8) * world.ttl)
+    mishaps.cut(world, machine)
 
 
 def _restart(world: World, machine: Machine, errands: Iterator[int]) -> None:
@@ -86,4 +81,4 @@ def _close(world: World, machine: Machine, errands: Iterator[int]) -> None:
     del errands
     machine.excused = True
     world.disturb(world.ttl, machine)
-    close_down(machine)
+    users.close_down(machine)

@@ -69,8 +69,10 @@ class Network:
         """The store can be reached by nobody."""
         self.tells_ends = world.rng.random() < 0.5
         """Whether the store sends `Ended`; it then can't tell when that will be."""
-        self._told = set[str]()
-        """The sessions that the next `Ended` is under way to."""
+        self.resent = set[str]()
+        """VMs of which a change was sent twice, as no store of ours does, by what lies below it."""
+        self._next: dict[str, float] = {}
+        """By session, when the next `Ended` could have to be sent to it."""
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -96,7 +98,8 @@ class Network:
                 told = self.patience()
                 world.after(told, call.give_up)
                 world.after(max(told, world.rng.uniform(0.0, LATEST) * world.ttl), call.apply)
-            case "resent":
+            case "resent" if isinstance(effect, Commit):
+                self.resent.add(effect.vm)
                 world.after(there, call.apply)
                 world.after(there + self.delay(), call.arrive)
             case _:
@@ -127,7 +130,7 @@ class Network:
             case Commit(vm, expected, value, author, wake):
                 reply = server.commit(vm, expected, value, author, wake)
                 if isinstance(reply, Committed):
-                    watch.committed(vm, author, reply.version, value)
+                    watch.commits.committed(vm, author, reply.version, value)
                     for session in sorted(wake):
                         self._drain(session)
                 return reply
@@ -198,18 +201,17 @@ class Network:
             return self.server.remaining(sessions)
         watcher = machine.me.session.id if machine.me.session else ""
         left = self.server.remaining(sessions, watcher)
-        if watcher and watcher not in self._told:
-            self._told.add(watcher)
+        if watcher:
             self._tell(watcher)
         return {name: self.world.ttl if seconds > 0 else 0.0 for name, seconds in left.items()}
 
     def _tell(self, watcher: str) -> None:
         """Send `Ended` of each session that ``watcher`` watches, as soon as it has ended."""
-        self._told.discard(watcher)
         self._drain(watcher)
-        if (quiet := self.server.quiet_for(watcher)) < math.inf:
-            self._told.add(watcher)
-            self.world.after(quiet + 0.001, self._tell, watcher)
+        now, at = self.world.now, self.world.now + self.server.quiet_for(watcher) + 0.001
+        if at < math.inf and not now < self._next.get(watcher, 0.0) <= at:
+            self._next[watcher] = at
+            self.world.after(at - now, self._tell, watcher)
 
     def _deliver(self, machine: Machine, session: str, event: Event) -> None:
         if self.reaches(machine):

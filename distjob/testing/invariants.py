@@ -2,14 +2,20 @@
 
 The watch sees what the store really holds and what each user was told, and compares: a user never
 sees the store, the store never sees who believes what. It judges by the rules of plain.py, draws
-nothing and changes nothing. A broken invariant raises `Violated` with its name:
+nothing and changes nothing. Commits are judged in commits.py, what is special to async jobs in
+longwatch.py, who is forgotten in overdue.py. A broken invariant raises `Violated` with its name:
 
     one holder          two who believe that they hold a slot, or one whose job is not in the store
     tokens rise         a grant's token is not larger than every earlier one of its VM and slot
     guard               the resource took an older token after a newer, or refused a polite holder
     let in              a commit let in others than the oldest that may start, or too many
+    steps               a step let in that is not of the async job's owner
     life and death      a commit voided a job of a session that lives, or is of one that has ended
-    true refusals       told "busy", "full" or "timed out" while nothing was in the way
+    owner loss          an async job ended with its owner and should have stayed, or the reverse
+    phase kept          phase, mask or progress lost, late, or changed by another than the owner
+    abort heard         a request to abort that its owner does not hear of, or that nobody made
+    force told          a job taken by force whose holder is not told, or whose late end succeeds
+    true refusals       told "busy", "full", "timed out", "no owner" or the like, and it was not so
     in time             a begin that outlasts its wait, a waiter that nobody wakes, a job of nobody
     nothing left        values, sessions or state that stay behind
     no false alarm      trouble reported where there was none; a loss not told, or told twice
@@ -31,17 +37,21 @@ from distjob.errors import (
     NotOwner,
     OutcomeUnknown,
     QueueFull,
+    WrongJob,
 )
-from distjob.protocol.controller import Held, Wish
-from distjob.testing.calls import Call, Lease, Violated
-from distjob.testing.plain import Plain, PlainTicket
+from distjob.protocol.look import JobStatus
+from distjob.protocol.parts import Held, Wish
+from distjob.testing.aftermath import Aftermath
+from distjob.testing.calls import Asking, Call, Lease, Violated
+from distjob.testing.commits import Commits
+from distjob.testing.forcewatch import ForceWatch
+from distjob.testing.longwatch import LongWatch
+from distjob.testing.overdue import Overdue
+from distjob.testing.plain import Plain
 
 if TYPE_CHECKING:
     from distjob.testing.machine import Machine
     from distjob.testing.world import World
-
-
-_NOBODYS = "nobody has it any more"
 
 
 class Watch:
@@ -58,15 +68,16 @@ class Watch:
         """Per VM, the leases that are not over, and some that are."""
         self.homes: dict[str, Machine] = {}
         """Which controller opened a session."""
+        self.authors: set[str] = set()
         self.states: dict[str, Plain] = {}
-        self._tokens: dict[tuple[str, str], int] = {}
-        self._granted: dict[str, set[int]] = {}
-        self._asked: dict[str, int] = {}
+        self.commits = Commits(self)
+        self.long = LongWatch(self)
+        self.force = ForceWatch(self)
+        self.overdue = Overdue(self)
+        self.end = Aftermath(self)
         self._marks: dict[tuple[str, str], int] = {}
         self._accepted: dict[tuple[str, str], int] = {}
-        self._since: dict[str, float] = {}
         self._lost_sessions: set[str] = set()
-        self._authors: set[str] = set()
 
     def fail(self, invariant: str, message: str) -> NoReturn:
         """Stop the world."""
@@ -75,13 +86,14 @@ class Watch:
     # -- what users are told -------------------------------------------------------------------
 
     def calls_begin(self, machine: Machine, vm: str, wish: Wish, wait: float | None) -> Call:
-        """A user calls begin."""
+        """A user calls begin, or what begins a job."""
         call = Call(machine, f"job{len(self.calls) + 1}", vm, wish, wait, self.world.now)
         self.calls[call.name] = call
         self.open.setdefault(vm, []).append(call)
-        self._judge(vm, [call])
+        self.commits.judge(vm, [call])
         how = "no wait" if wait is None else f"wait {wait:.2f}"
-        self.world.log(machine.name, f"{call.name}: begin {vm} {wish.job} {wish.agent}, {how}")
+        what = "adopt" if wish.adopts else "begin"
+        self.world.log(machine.name, f"{call.name}: {what} {vm} {wish.job} {wish.agent}, {how}")
         return call
 
     def returned(self, call: Call, held: Held | None) -> Lease | None:
@@ -92,13 +104,15 @@ class Watch:
             if call.wait is not None or not call.busy:
                 self.fail("true refusals", f"{call.name} was told busy, and nothing was in its way")
             return None
-        lease = call.lease = self.leases[held.ticket.id] = Lease(call, held)
+        lease = call.lease = self.leases[held.ticket.id] = Lease(call, held, self.world.now)
         self.world.seen["granted"] += 1
-        if held.token not in self._granted.get(held.ticket.id, ()):
+        if held.token not in self.commits.granted.get(held.ticket.id, ()):
             self.fail("tokens rise", f"{call.name} has token {held.token}, granted otherwise")
-        for other in self._believers(call.vm):
+        for other in self.believers(call.vm):
             if set(other.slots) & set(lease.slots) and self._counts(lease):
                 self.fail("one holder", f"{call.name} and {other.call.name} hold a slot")
+        if call.wish.adopts:
+            self.long.adopted(lease)
         self.held.setdefault(call.vm, []).append(lease)
         return lease
 
@@ -106,18 +120,19 @@ class Watch:
         """A begin has raised."""
         if call.machine.crashed:
             return
+        self.commits.judge(call.vm, [call])
         self._close(call)
         self.world.seen[type(error).__name__] += 1
         match error:
             case JobTimeout():
-                waited = (self.world.now - call.started) * 1.04
-                if call.wait is None or waited < call.wait:
-                    self.fail("true refusals", f"{call.name} timed out before its time")
-                if not (error.blockers or call.machine.excused or call.wish.parent):
-                    self.fail("true refusals", f"{call.name} timed out, nobody in its way")
+                self._check_timeout(call, error)
             case QueueFull():
                 if not call.full:
                     self.fail("true refusals", f"{call.name} was told full, which it never was")
+            case NotOwner() if call.wish.adopts:
+                self.check_refusal(call, error, right=call.owned)
+            case WrongJob() if call.wish.adopts or call.aborts:
+                self.check_refusal(call, error, right=call.none)
             case NotOwner():
                 parent = self.leases.get(call.wish.parent)
                 if parent is None or self._counts(parent):
@@ -127,42 +142,81 @@ class Watch:
             case DistjobError():
                 self.fail("no surprise", f"{call.name}: {error!r}")
 
+    def _check_timeout(self, call: Call, error: JobTimeout) -> None:
+        if call.wait is None or (self.world.now - call.started) * 1.04 < call.wait:
+            self.fail("true refusals", f"{call.name} timed out before its time")
+        if not (error.blockers or call.machine.excused or call.wish.parent):
+            self.fail("true refusals", f"{call.name} timed out, nobody in its way")
+
+    def check_refusal(self, asking: Asking, error: DistjobError, *, right: bool) -> None:
+        """Of what asks for another's async job."""
+        what = "adopt" if isinstance(asking, Call) and asking.wish.adopts else "other"
+        if not right:
+            self.fail("true refusals", f"{asking.name}: {error}")
+        self.world.seen[f"{what} refused: {type(error).__name__}"] += 1
+        self.world.seen[f"{what} lost the race"] += asking.left
+
+    def let_go(self, lease: Lease, *, forced: bool) -> None:
+        """An end or a detach has returned; ``forced``: the job had been taken before it began."""
+        if forced and not lease.call.machine.excused:
+            self.fail("force told", f"{lease.call.name} was taken by force, and has ended well")
+        lease.ended_well = True
+        if lease.call.leaving:
+            self.long.parted(lease)
+
     def told_lost(self, lease: Lease) -> None:
         """A user was told that the lease is lost, and stops."""
         self.world.seen["lease lost"] += 1
         lease.lost_in_use = lease.lost_in_use or not lease.over
-        lease.over = True
-        if not lease.call.machine.excused:
+        lease.over, lease.call.ended = True, False
+        if lease.held.ticket.id in self.force.taken:
+            self.world.seen["told of force"] += 1
+        elif not lease.call.machine.excused:
             self.fail("no false alarm", f"{lease.call.name} is lost, and there was no fault")
 
-    def mask_refused(self, lease: Lease, error: DistjobError) -> None:
-        """A change of the mask has raised."""
+    def change_refused(self, lease: Lease, error: DistjobError) -> None:
+        """A change of mask, phase or progress has raised."""
         if isinstance(error, NotOwner) and self._counts(lease):
             self.fail("no surprise", f"{lease.call.name}: {error}")
         self.excused_error(lease.call, error)
 
-    def excused_error(self, call: Call, error: DistjobError) -> None:
+    def excused_error(self, asking: Asking, error: DistjobError) -> None:
         """Trouble that may be reported only where there is some."""
-        closed = isinstance(error, ClientClosed)
-        if not (call.machine.me.closing if closed else call.machine.excused):
-            self.fail("no false alarm", f"{call.name}: {error!r}")
+        machine = asking.machine
+        right = machine.me.closing if isinstance(error, ClientClosed) else machine.excused
+        by_force = isinstance(error, LeaseLost) and (
+            self.force.hit(asking) or asking.vm in self.world.net.resent
+        )
+        if not (right or by_force):
+            self.fail("no false alarm", f"{asking.name}: {error!r}")
 
     def crashed(self, machine: Machine) -> None:
         """Its calls will never return."""
         for call in self.calls.values():
             if call.machine is machine and call.open:
                 self._close(call)
+        for hands in self.force.hands.values():
+            for hand in hands:
+                hand.open = hand.open and hand.machine is not machine
 
     def _close(self, call: Call) -> None:
         call.open = False
         self.open[call.vm].remove(call)
         if not call.machine.crashed:
-            self._on_time(call)
+            self.on_time(call)
 
-    def _on_time(self, call: Call) -> None:
+    def on_time(self, call: Call) -> None:
+        """It has not lasted too long."""
         since = max(call.started, call.machine.disturbed)
         if self.world.now - since > call.longest * 1.04:
             self.fail("in time", f"{call.name} outlasts its wait of {call.wait}")
+
+    # -- what is done to others' jobs ----------------------------------------------------------
+
+    def aborted(self, call: Call, status: JobStatus) -> None:
+        """A request to abort was acknowledged."""
+        self._close(call)
+        self.long.aborted(call, status)
 
     # -- the guarded resource ------------------------------------------------------------------
 
@@ -180,9 +234,9 @@ class Watch:
                 self._accepted[key] = token
             else:
                 self.world.seen["write refused"] += 1
-                if self.world.polite and lease.held.session.id not in self._lost_sessions:
+                if self.world.polite and not self._forgotten(lease):
                     self.fail("guard", f"{lease.call.name} is polite, its {token} was refused")
-        for other in self._believers(lease.call.vm):
+        for other in self.believers(lease.call.vm):
             if other is not lease and set(other.slots) & set(lease.slots) and self._counts(lease):
                 self.fail("one holder", f"{lease.call.name} and {other.call.name} both write")
 
@@ -191,15 +245,22 @@ class Watch:
         """The guard's rule, as in `distjob.fencing`."""
         return token >= highest
 
-    def _believers(self, vm: str) -> Iterator[Lease]:
+    def believers(self, vm: str) -> Iterator[Lease]:
+        """The leases that their users believe in, while the store keeps its word."""
         leases = self.held[vm] = [lease for lease in self.held.get(vm, ()) if not lease.over]
         for lease in leases:
             if self._counts(lease):
                 yield lease
 
     def _counts(self, lease: Lease) -> bool:
-        """Believed, and the store has kept its word."""
-        return lease.held.session.id not in self._lost_sessions and lease.believed()
+        """Believed, and nobody has broken it."""
+        return not self._forgotten(lease) and lease.believed()
+
+    def _forgotten(self, lease: Lease) -> bool:
+        """The store has lost its session, or it was taken away by force."""
+        return (
+            lease.held.session.id in self._lost_sessions or lease.held.ticket.id in self.force.taken
+        )
 
     # -- what the store does -------------------------------------------------------------------
 
@@ -209,190 +270,5 @@ class Watch:
         self._lost_sessions.update(self.homes)
         for machine in self.world.machines:
             machine.excused = True
-
-    def committed(self, vm: str, author: str, version: int, value: bytes | None) -> None:
-        """A commit was made."""
-        if not self.world.server.alive(author):
-            self.fail("life and death", f"{vm}: a commit of {author}, which has ended")
-        old, new = self.states.get(vm, Plain()), Plain(value)
-        self.states[vm] = new
-        self._authors.add(author)
-        self._check_tokens(vm, version, old, new)
-        self._check_who(vm, author, old, new)
-        for lease in self._believers(vm):
-            seats = [new.seats.get(slot, {}).get("id") for slot in lease.slots]
-            if any(seat != lease.held.ticket.id for seat in seats):
-                self.fail("one holder", f"{lease.call.name} believes, and the store has {new}")
-        self._judge(vm, self.open.get(vm, ()))
-
-    def _check_tokens(self, vm: str, version: int, old: Plain, new: Plain) -> None:
-        for slot, ticket in new.seats.items():
-            key, known = (vm, slot), old.seats.get(slot)
-            if known and known["id"] == ticket["id"]:
-                if new.tokens[slot] not in self._granted[ticket["id"]]:
-                    self.fail("tokens rise", f"{vm} {slot}: token became {new.tokens[slot]}")
-                continue
-            if version <= self._tokens.get(key, 0) or new.tokens[slot]:
-                self.fail("tokens rise", f"{vm} {slot}: {version} after {self._tokens.get(key)}")
-            self._tokens[key] = version
-            self._granted.setdefault(ticket["id"], set()).add(version)
-
-    def _check_who(self, vm: str, author: str, old: Plain, new: Plain) -> None:
-        """Recompute: who was voided, who ended, who came, and who is in by that."""
-        world, here, alive = self.world, self.homes[author], self.world.server.alive
-        was, now = {t["id"]: t for t in old.tickets()}, {t["id"]: t for t in new.tickets()}
-        own, dead, either = set[str](), set[str](), set[str]()
-        for ticket_id in was.keys() - now.keys():
-            session = was[ticket_id]["session"]
-            if session == author:
-                own.add(ticket_id)
-            elif self.homes[session] is here:
-                either.add(ticket_id)
-            elif alive(session):
-                self.fail("life and death", f"{vm}: {ticket_id} was voided, its session lives")
-            else:
-                world.seen["evicted"] += 1
-                dead.add(ticket_id)
-        came = [now[ticket_id] for ticket_id in now.keys() - was.keys()]
-        for ticket in came:
-            self._asked[ticket["id"]] = len(self._asked)
-        first = _next(old, new, dead | either, own, came)
-        if first != new and _next(old, new, dead, own | either, came) != new:
-            self.fail("let in", f"{vm}: {old} became {new}, the rules say {first}")
-        if len(came) > 1 or any(ticket["session"] != author for ticket in came):
-            self.fail("let in", f"{vm}: {author} brought in {came}")
-        if old.mask != new.mask and (seat := new.seats.get("async")) == old.seats.get("async"):
-            if seat is None or self.homes[seat["session"]] is not here:
-                self.fail("let in", f"{vm}: the mask was changed by {author}")
-            world.seen["let in by mask"] += len(old.queue) > len(new.queue)
-        cleared = old.copy()
-        cleared.remove(dead | either)
-        cleared.let_in()
-        if came and cleared.full(came[0], here.me.max_queued):
-            self.fail("let in", f"{vm}: {came[0]['id']} is more than max_queued")
-        waiting = [self._asked[ticket["id"]] for ticket in new.queue]
-        if waiting != sorted(waiting):
-            self.fail("let in", f"{vm}: the queue is not in the order of asking: {new}")
-        world.seen["waited"] += bool(came and new.queue and new.queue[-1] is came[0])
-
-    def _judge(self, vm: str, calls: list[Call] | tuple[Call, ...]) -> None:
-        """Whether refusing these would be right at this moment."""
-        doubtful = [call for call in calls if not (call.busy and call.full)]
-        if not doubtful:
-            return
-        state = self._alive_only(vm)
-        for call in doubtful:
-            ticket = call.ticket
-            call.busy = call.busy or not state.may_start(ticket)
-            call.full = call.full or state.full(ticket, self.world.max_queued)
-
-    def _alive_only(self, vm: str) -> Plain:
-        """The record without the dead, as the next comer would make it."""
-        alive, state = self.world.server.alive, self.states.get(vm, Plain())
-        gone = [t["id"] for t in state.tickets() if not alive(t["session"])]
-        if gone:
-            state = state.copy()
-            state.remove(gone)
-            state.let_in()
-        return state
-
-    # -- time ----------------------------------------------------------------------------------
-
-    def tick(self) -> None:
-        """Every half second: is anybody forgotten?"""
-        world, stuck = self.world, dict[str, str]()
-        for calls in self.open.values():
-            for call in calls:
-                if not call.machine.asleep:
-                    self._on_time(call)
-        for vm, state in self.states.items():
-            would = self._alive_only(vm)
-            for ticket in state.tickets():
-                if why := self._forgotten(ticket, state, would):
-                    stuck[ticket["id"]] = f"{why}, {vm}: {state}"
-        self._since = {key: self._since.get(key, world.now) for key in stuck}
-        slack = 3.0 if world.profile.lossy else 0.0
-        for key, why in stuck.items():
-            quick = not why.startswith(_NOBODYS) and not (world.profile.deaf or world.profile.slow)
-            most = 1.0 + 0.5 + slack + (0.0 if quick else world.ttl)
-            if world.now - max(self._since[key], world.disturbed) > most:
-                self.fail("in time", f"{key}: {why}")
-
-    def _forgotten(self, ticket: PlainTicket, state: Plain, would: Plain) -> str:
-        world, call = self.world, self.calls[ticket["api"]]
-        if not world.server.alive(ticket["session"]):
-            return ""
-        if not call.open and (call.lease is None or not call.lease.believed()):
-            return _NOBODYS
-        mine = call.machine.me.session
-        if mine is None or mine.id != ticket["session"]:
-            return _NOBODYS
-        seated = any(seat["id"] == ticket["id"] for seat in state.seats.values())
-        if seated and call.open and call.wait is not None:
-            return "it was let in and does not know"
-        if not seated and any(seat["id"] == ticket["id"] for seat in would.seats.values()):
-            return "it waits for the dead"
-        return ""
-
-    # -- the end -------------------------------------------------------------------------------
-
-    def at_rest(self) -> None:
-        """All users have gone home, and everybody had time to tidy up."""
-        server, world = self.world.server, self.world
-        lost = [session for session in self._authors if not server.alive(session)]
-        world.unclean = world.unclean or any(self.homes[session].up for session in lost)
-        for vm, calls in self.open.items():
-            if calls:
-                self.fail("in time", f"{vm}: {calls[0].name} never returned")
-        for vm, version in server.scan():
-            state = Plain(version.value)
-            living = [t["id"] for t in state.tickets() if server.alive(t["session"])]
-            if living or not world.unclean:
-                self.fail("nothing left", f"{vm}: {state}, of which alive: {living}")
-        for machine in world.machines:
-            me = machine.me
-            if machine.up and (me.waiters or me.leftovers):
-                left = f"{me.waiters} {me.leftovers}"
-                self.fail("nothing left", f"controller {machine.name}: {left}")
-            world.seen["old view kept"] += len(me.views) if machine.up else 0
-        for lease in self.leases.values():
-            self._check_told(lease)
-
-    def _check_told(self, lease: Lease) -> None:
-        machine = lease.call.machine
-        if lease.told > 1 or (lease.told and lease.ended_well):
-            self.fail("no false alarm", f"{lease.call.name} was told of its loss wrongly")
-        if lease.listens and lease.lost_in_use and not lease.told and machine.up:
-            self.fail("no false alarm", f"{lease.call.name} was not told of its loss")
-
-    def closed(self, world: World) -> None:
-        """All controllers have closed or crashed."""
-        if open_ := [machine.name for machine in world.machines if machine.up]:
-            self.fail("in time", f"close never returned: {open_}")
-        if not world.unclean and (left := [*world.server.scan(), *world.server.living()]):
-            self.fail("nothing left", f"{left}")
-
-    def clean(self, world: World) -> None:
-        """The janitor has gone, too."""
-        for vm, version in world.server.scan():
-            self.fail("nothing left", f"{vm}: {Plain(version.value)}")
-        if left := world.server.living():
-            self.fail("nothing left", f"sessions: {left}")
-
-
-def _next(
-    old: Plain, new: Plain, voided: set[str], ended: set[str], came: list[PlainTicket]
-) -> Plain:
-    """What the rules make of ``old``: first the dead are voided, then the author's own change."""
-    state = old.copy()
-    if voided:
-        state.remove(voided)
-        state.let_in()
-    state.remove(ended)
-    seat = state.seats.get("async")
-    if seat is not None and seat == old.seats.get("async") == new.seats.get("async"):
-        state.mask = new.mask
-    state.let_in()
-    for ticket in came:
-        state.add(ticket)
-    return state
+        for vm in {*self.open, *self.force.hands}:
+            self.commits.judge(vm, (*self.open.get(vm, ()), *self.force.hands.get(vm, ())))

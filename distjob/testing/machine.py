@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Op
-from distjob.record import Owner
 from distjob.store import Event, Missed
+from distjob.ticket import Owner
 
 if TYPE_CHECKING:
     from distjob.testing.world import World

@@ -62,7 +62,7 @@ _ALL = (
     Profile(name="wipe", restarts=2, wipes=2, cuts=1),
     Profile(name="sleep", sleeps=4, cancels=0.05),
     Profile(name="deaf", deaf=0.4, slow=0.2, doubled=0.2, crashes=1, cancels=0.05),
-    Profile(name="clocks", jumps=4, drift=0.03, crashes=1, closes=1),
+    Profile(name="clocks", jumps=4, drift=0.03, crashes=1, closes=1, cancels=0.05),
     Profile(
         name="storm",
         refused=0.02,

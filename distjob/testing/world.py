@@ -2,8 +2,8 @@
 
 Every step of every operation is one entry of one queue, ordered by virtual time; requests take a
 random time there and back, so that thousands of interleavings are met. No thread, no real clock:
-the same seed and profile give the same world. What the users do is in users.py, what goes wrong in
-faults.py and disasters.py, what must hold in invariants.py. To see one world again:
+the same seed and profile give the same world. What the other files of it are for stands in the map
+of `distjob.testing`. To see one world again:
 
     python -m distjob.testing.world --seed 7 --profile storm --trace
 """
@@ -46,6 +46,8 @@ class World:
         """The end of the last outage, sleep or crash; nobody promises speed before it."""
         self.unclean = False
         """Some session ended, or may have ended, with jobs in it."""
+        self.orphans = False
+        """In the end async jobs are there that were left."""
         self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._entries = 0
         self._history: deque[tuple[float, str, Any, Any]] = deque(maxlen=None if trace else 60)
@@ -135,20 +137,20 @@ class World:
         self._go_on(300.0, lambda: self.now > disasters.SPAN and users.all_done(self))
         self.net.faulty = False
         self._go_on(max(self.now, self.disturbed) + 2.2 * self.ttl + 4.0)
-        self.watch.at_rest()
+        self.watch.end.at_rest()
         for machine in self.machines:
             if machine.up:
                 users.close_down(machine)
         self._go_on(self.now + 2 * self.ttl + 5.0, lambda: not any(m.up for m in self.machines))
-        self.watch.closed(self)
+        self.watch.end.closed(self)
         self._go_on(self.now + 2 * self.ttl)
-        if self.unclean:
+        if self.unclean or self.orphans:
             janitor = users.janitor(self)
             self._go_on(self.now + 30.0, lambda: janitor.closed)
-        self.watch.clean(self)
+        self.watch.end.clean(self)
 
     def _tick(self) -> None:
-        self.watch.tick()
+        self.watch.overdue.tick()
         self.after(0.5, self._tick)
 
     def story(self) -> str:

@@ -32,7 +32,7 @@ FOUND = (
     Found(
         "a cancelled begin whose commit arrives after its withdrawal",
         "calm",
-        61,
+        15,
         (
             (
                 "begin.py",
@@ -44,31 +44,31 @@ FOUND = (
     Found(
         "a second cancel during the withdrawal",
         "calm",
-        25,
+        34,
         (
             (
                 "begin.py",
-                "        self.me.leave(self.vm, self.ticket.id)  # for a second",
-                "        #",
+                "self.me.leave(self.vm, self.ticket.id, gives_back=self.adopts)  # for a",
+                "pass  #",
             ),
         ),
     ),
     Found(
         "a busy try whose first commit arrives later",
         "late",
-        183,
+        13,
         (
             (
                 "begin.py",
-                "session, doubted=self.doubted)\n        self.expect_late()",
-                "session, doubted=self.doubted)",
+                "return held\n        self.expect_late()",
+                "return held",
             ),
         ),
     ),
     Found(
         "a cancelled end, tidied once",
         "late",
-        184,
+        10,
         (
             (
                 "keeper.py",
@@ -80,13 +80,13 @@ FOUND = (
     Found(
         "a renewal that is answered after the local deadline",
         "sleep",
-        1396,
+        1117,
         (("keeper.py", "    elif me.clock.monotonic() < session.deadline:", "    elif True:"),),
     ),
     Found(
         "a begin that is refused on account of its own dead session",
         "sleep",
-        569,
+        2216,
         (
             ("begin.py", "record.sessions() | {mine}", "record.sessions() - {mine}"),
             (
@@ -100,12 +100,66 @@ FOUND = (
     Found(
         "a withdrawal whose reply was lost, and then the record moved on",
         "late",
-        858,
+        5936,
         (
             (
                 "begin.py",
-                "            if found.waits(self.ticket.id):\n                record",
-                "            if True:\n                record",
+                "if record.idle or found.waits(self.ticket.id):",
+                "if True:",
+            ),
+        ),
+    ),
+    Found(
+        "a waiter that was taken out by force, and timed out before it heard",
+        "deaf",
+        4,
+        (("begin.py", "if record.idle or found.waits(", "if found.waits("),),
+    ),
+    Found(
+        "a job taken by force whose begin is applied once more",
+        "late",
+        2271,
+        (("keeper.py", "while me.held.astray:", "while False:"),),
+    ),
+    Found(
+        "a request to abort whose reply was lost asks the next job, too",
+        "lossy",
+        145,
+        (("outside.py", "if not record.held(mine.ticket.id):", "if False:"),),
+    ),
+    Found(
+        "a discard whose request was lost, and another has adopted the job",
+        "storm",
+        739,
+        (("outside.py", "and gone is None and not adopted:", "and gone is None:"),),
+    ),
+    Found(
+        "an eviction whose reply was lost, and who was evicted asks again",
+        "lossy",
+        1452,
+        (
+            (
+                "outside.py",
+                "return not (changed.doubted or doubted)",
+                "return changed.committed or not (changed.doubted or doubted)",
+            ),
+        ),
+    ),
+    Found(
+        "an end that was cancelled, and then the client closed",
+        "storm",
+        1024,
+        (("keeper.py", "in leftovers.items():", "in ():"),),
+    ),
+    Found(
+        "an end of a session that is not heard of during an outage",
+        "cut",
+        269,
+        (
+            (
+                "controller.py",
+                "waiter.doubt()  # an `Ended`",
+                "pass  #",
             ),
         ),
     ),

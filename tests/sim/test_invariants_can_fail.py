@@ -11,18 +11,24 @@ from collections.abc import Callable, Iterator
 import msgspec
 import pytest
 
+from distjob import line
+from distjob.async_job import adopt, amend
 from distjob.codec import decode, encode
 from distjob.errors import RecordError
-from distjob.protocol import begin, change, controller, waiting
-from distjob.protocol.controller import IDLE, Controller, Session
+from distjob.protocol import begin, change, controller, keeper, outside, owner, waiting
+from distjob.protocol import held as holding
+from distjob.protocol.controller import Controller
 from distjob.protocol.effects import ask
-from distjob.record import JobRecord
+from distjob.protocol.holdings import Holdings
+from distjob.protocol.parts import IDLE, Session
+from distjob.record import JobRecord, Verdict
 from distjob.testing import invariants, machine, users
 from distjob.testing.calls import Violated
 from distjob.testing.faults import SimServer
 from distjob.testing.invariants import Watch
 from distjob.testing.memory import MemoryServer
 from distjob.testing.world import run
+from distjob.ticket import AsyncHolder
 
 WORLDS = 300
 Patch = pytest.MonkeyPatch
@@ -93,14 +99,14 @@ def mask_ignored(patch: Patch) -> None:
 
 
 def newest_first(patch: Patch) -> None:
-    honest = JobRecord._promote
+    honest = JobRecord.promote
 
     def promote(self: JobRecord, today: float) -> JobRecord:
         turned = msgspec.structs.replace(self, queue=self.queue[::-1])
         after = honest(turned, today)
         return msgspec.structs.replace(after, queue=after.queue[::-1])
 
-    patch.setattr(JobRecord, "_promote", promote)
+    patch.setattr(JobRecord, "promote", promote)
 
 
 def one_too_many(patch: Patch) -> None:
@@ -195,23 +201,25 @@ def lost_at_once(patch: Patch) -> None:
 
 
 def losses_told_twice(patch: Patch) -> None:
-    honest = Controller.lose
+    honest = Holdings.lose_all
 
-    def lose(self: Controller, session: Session, why: str) -> None:
-        session.on_lost *= 2
-        honest(self, session, why)
+    def lose_all(self: Holdings, *why: str) -> None:
+        for held in (held for here in self.by_vm.values() for held in here.values()):
+            held.callbacks *= 2
+        honest(self, *why)
 
-    patch.setattr(Controller, "lose", lose)
+    patch.setattr(Holdings, "lose_all", lose_all)
 
 
 def losses_not_told(patch: Patch) -> None:
-    honest = Controller.lose
+    honest = Holdings.lose_all
 
-    def lose(self: Controller, session: Session, why: str) -> None:
-        session.on_lost.clear()
-        honest(self, session, why)
+    def lose_all(self: Holdings, *why: str) -> None:
+        for held in (held for here in self.by_vm.values() for held in here.values()):
+            held.callbacks = ()
+        honest(self, *why)
 
-    patch.setattr(Controller, "lose", lose)
+    patch.setattr(Holdings, "lose_all", lose_all)
 
 
 def records_unreadable(patch: Patch) -> None:
@@ -236,22 +244,227 @@ def wake_ups_to_the_wrong(patch: Patch) -> None:
     patch.setattr(change, "woken", broken)
 
 
+def with_job(record: JobRecord, **changes: object) -> JobRecord:
+    return msgspec.structs.replace(record, async_=msgspec.structs.replace(record.async_, **changes))
+
+
+def orphans_released(patch: Patch) -> None:
+    patch.setattr(AsyncHolder, "outlives", property(lambda self: False))
+
+
+def all_jobs_orphaned(patch: Patch) -> None:
+    patch.setattr(AsyncHolder, "outlives", property(lambda self: True))
+
+
+def adopted_from_the_living(patch: Patch) -> None:
+    def take(record, ticket):
+        running = record.async_
+        return adopt(with_job(record, left="detached") if running else record, ticket)
+
+    patch.setattr(begin, "adopt", take)
+
+
+def adopted_by_two(patch: Patch) -> None:
+    """Who is too late is told that the job is its own."""
+    honest = begin._Attempt.outcome
+
+    def outcome(self, view):
+        running = view.record.async_
+        if self.adopts and self.verdict is Verdict.NOT_OWNER and running and running.token:
+            return begin.Held(self.vm, running, self.session, self.started)
+        return honest(self, view)
+
+    patch.setattr(begin._Attempt, "outcome", outcome)
+
+
+def adopted_with_the_old_token(patch: Patch) -> None:
+    def take(record, ticket):
+        verdict, new = adopt(record, ticket)
+        if new is record:
+            return verdict, new
+        return verdict, with_job(new, token=record.async_.token)
+
+    patch.setattr(begin, "adopt", take)
+
+
+def adopted_without_its_phase(patch: Patch) -> None:
+    def take(record, ticket):
+        verdict, new = adopt(record, ticket)
+        return verdict, new if new is record else with_job(new, phase="")
+
+    patch.setattr(begin, "adopt", take)
+
+
+def adopted_and_not_looked_at(patch: Patch) -> None:
+    """The new owner does not learn which phase it has."""
+    honest = begin.Held
+
+    def forgetful(*args):
+        new = honest(*args)
+        new.phase = ""
+        return new
+
+    patch.setattr(begin, "Held", forgetful)
+
+
+def never_adopted(patch: Patch) -> None:
+    patch.setattr(begin, "adopt", lambda record, ticket: (Verdict.WRONG_JOB, record))
+
+
+def cancelled_adoptions_end_the_job(patch: Patch) -> None:
+    honest = change.dropping
+
+    def dropping(me, ticket_id, *, gives_back):
+        return honest(me, ticket_id, gives_back=False)
+
+    patch.setattr(begin, "dropping", dropping)
+    patch.setattr(keeper, "dropping", dropping)
+
+
+def detached_and_kept(patch: Patch) -> None:
+    """Acknowledged, and not made."""
+
+    def give_up(me, held):
+        yield from ()
+        held.ended = True
+        me.held.part(held)
+
+    patch.setattr(owner, "give_up", give_up)
+
+
+def phases_not_written(patch: Patch) -> None:
+    def without(record, ticket_id, *, phase=None, **said):
+        return amend(record, ticket_id, **said)
+
+    patch.setattr(owner, "amend", without)
+
+
+def progress_not_written(patch: Patch) -> None:
+    def without(record, ticket_id, *, progress=None, **said):
+        return amend(record, ticket_id, **said)
+
+    patch.setattr(owner, "amend", without)
+
+
+def phases_set_by_others(patch: Patch) -> None:
+    """A request to abort that changes what the owner has said."""
+    honest = outside.request_abort
+
+    def request(record, asked):
+        new = honest(record, asked)
+        return with_job(new, phase="aborting") if new else new
+
+    patch.setattr(outside, "request_abort", request)
+
+
+def steps_of_anybody(patch: Patch) -> None:
+    patch.setattr(JobRecord, "_refuses_step", lambda self, ticket: None)
+
+
+def steps_outlive_their_job(patch: Patch) -> None:
+    honest = JobRecord.without
+    patch.setattr(
+        JobRecord,
+        "without",
+        lambda self, free, drop: honest(self, free, lambda t: drop(t) and not t.parent),
+    )
+
+
+def masks_of_orphans_ignored(patch: Patch) -> None:
+    honest = JobRecord.masked
+
+    def masked(self, ticket):
+        return not (self.async_ and self.async_.left) and honest(self, ticket)
+
+    patch.setattr(JobRecord, "masked", masked)
+
+
+def aborts_not_told(patch: Patch) -> None:
+    honest = change.woken
+
+    def woken(old, new, author):
+        asked = new.async_ and new.async_.abort and old.async_ and not old.async_.abort
+        return frozenset() if asked else honest(old, new, author)
+
+    patch.setattr(change, "woken", woken)
+
+
+def aborts_not_written(patch: Patch) -> None:
+    patch.setattr(outside, "request_abort", lambda record, asked: record)
+
+
+def aborts_asked_twice(patch: Patch) -> None:
+    """The second request replaces the first."""
+    patch.setattr(
+        outside,
+        "request_abort",
+        lambda record, asked: with_job(record, abort=asked) if record.async_ else None,
+    )
+
+
+def force_not_told(patch: Patch) -> None:
+    patch.setattr(line, "bereft", lambda old, new, author: set())
+
+
+def late_ends_succeed(patch: Patch) -> None:
+    patch.setattr(holding, "check", lambda me, held: None)
+    patch.setattr(holding, "_confirm", lambda me, held, changed: iter(()))
+
+
+def discarded_from_the_living(patch: Patch) -> None:
+    honest = outside.discard
+
+    def discard(me, vm):
+        def edit(record):
+            running = record.async_
+            return record.remove([running.ticket.id], today=0.0) if running else record
+
+        yield from outside._by_hand(me, vm, edit, change.NOBODY)
+        return (yield from honest(me, vm))
+
+    patch.setattr(outside, "discard", discard)
+
+
 CASES: list[tuple[Callable[[Patch], None], str, str]] = [
     (deadline_too_late, "one holder", "cut"),
-    (deadline_too_late, "one holder", "sleep"),
-    (stale_commits_applied, "one holder", "calm"),
+    (adopted_by_two, "one holder", "calm"),
+    (stale_commits_applied, "life and death", "calm"),
     (author_unchecked, "life and death", "sleep"),
     (the_living_evicted, "life and death", "calm"),
+    (adopted_from_the_living, "life and death", "calm"),
+    (discarded_from_the_living, "life and death", "calm"),
     (tokens_stand_still, "tokens rise", "calm"),
+    (adopted_with_the_old_token, "tokens rise", "calm"),
     (tokens_fall_after_a_loss, "tokens rise", "wipe"),
     (guard_lets_all_in, "guard", "sleep"),
+    (deadline_too_late, "guard", "sleep"),
     (guard_upside_down, "guard", "calm"),
     (slots_ignored, "let in", "calm"),
     (mask_ignored, "let in", "calm"),
     (newest_first, "let in", "calm"),
     (one_too_many, "let in", "calm"),
+    (masks_of_orphans_ignored, "let in", "calm"),
+    (masks_of_orphans_ignored, "let in", "crash"),
+    (steps_of_anybody, "steps", "calm"),
+    (steps_outlive_their_job, "steps", "calm"),
+    (orphans_released, "owner loss", "crash"),
+    (orphans_released, "owner loss", "sleep"),
+    (all_jobs_orphaned, "owner loss", "crash"),
+    (cancelled_adoptions_end_the_job, "owner loss", "calm"),
+    (detached_and_kept, "owner loss", "calm"),
+    (adopted_without_its_phase, "phase kept", "calm"),
+    (adopted_and_not_looked_at, "phase kept", "calm"),
+    (phases_not_written, "phase kept", "calm"),
+    (progress_not_written, "phase kept", "calm"),
+    (phases_set_by_others, "phase kept", "calm"),
+    (aborts_not_told, "abort heard", "calm"),
+    (aborts_not_written, "abort heard", "calm"),
+    (aborts_asked_twice, "abort heard", "calm"),
+    (force_not_told, "force told", "calm"),
+    (late_ends_succeed, "force told", "calm"),
+    (never_adopted, "true refusals", "calm"),
     (the_dead_believed, "true refusals", "crash"),
-    (the_told_unheeded, "in time", "crash"),
+    (the_told_unheeded, "in time", "clocks"),
     (impatience, "true refusals", "calm"),
     (nobody_is_woken, "in time", "calm"),
     (the_dead_never_evicted, "in time", "crash"),

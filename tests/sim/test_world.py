@@ -10,6 +10,7 @@ from collections import Counter
 import pytest
 
 from distjob.testing.calls import Violated
+from distjob.testing.longjobs import PHASES
 from distjob.testing.profiles import PROFILES
 from distjob.testing.world import run
 
@@ -38,6 +39,35 @@ AT_LEAST = {
     "ClientClosed": 20,
     "lease lost": 50,
     "write refused": 10,
+    # async jobs' lives
+    "phase set": 3_000,
+    "progress said": 500,
+    "detached": 1_000,
+    "adopted": 1_000,
+    "detached, adopted": 1_000,
+    "orphaned, adopted": 50,
+    "of the dead, adopted": 50,
+    "adopt refused: NotOwner": 500,
+    "adopt refused: WrongJob": 50,
+    "adopt lost the race": 500,
+    "given back": 5,
+    "discarded": 200,
+    "other lost the race": 20,
+    "abort": 500,
+    "asked to abort": 500,
+    "abort awaited": 150,
+    "abort heard": 500,
+    "evicted by force": 300,
+    "taken by force": 400,
+    "told of force": 150,
+    "crash of an owner": 100,
+    "sleep of an owner": 50,
+    "cut of an owner": 50,
+    **{
+        f"{how} in phase {phase}": 500 if how == "detached" and phase == "none" else 15
+        for how in ("detached", "orphaned", "released")
+        for phase in ("none", *PHASES)
+    },
     # what went wrong
     "refused": 500,
     "unsent": 500,

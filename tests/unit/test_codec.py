@@ -5,10 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distjob.async_job import amend
 from distjob.codec import decode, encode
 from distjob.errors import RecordError
 from distjob.jobs import AgentJob, AsyncJob, Job, mask_of
-from distjob.record import Holder, JobRecord, Owner, Ticket
+from distjob.record import JobRecord
+from distjob.ticket import Holder, Owner, Ticket
 
 OWNER = Owner("ctl", "host", 7)
 
@@ -35,7 +37,7 @@ def full():
     for number, one in enumerate(wanted):
         one = msgspec.structs.replace(one, id=f"t{number}")  # noqa: PLW2901
         record = record.request(one, today=2.25)[1]
-    return record.set_mask("t0", mask_of([Job.QUERY]), today=0.0)
+    return amend(record, "t0", mask=mask_of([Job.QUERY]), today=0.0)
 
 
 VALUE = encode(full().at(5))

@@ -4,8 +4,10 @@ import threading
 
 from distjob import clock
 from distjob.jobs import Job
-from distjob.protocol.controller import IDLE, Controller, View, Wish
-from distjob.record import JobRecord, Owner
+from distjob.protocol.controller import Controller
+from distjob.protocol.parts import IDLE, View, Wish
+from distjob.record import JobRecord
+from distjob.ticket import Owner
 
 
 def test_a_reply_that_was_overtaken_does_not_bring_an_old_view_back():

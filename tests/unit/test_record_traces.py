@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from distjob.async_job import amend
 from distjob.jobs import AgentJob, AsyncJob, Job, mask_of
-from distjob.record import JobRecord, Owner, Ticket, Verdict
+from distjob.record import JobRecord, Verdict
+from distjob.ticket import Owner, Ticket
 from distjob.words import libvirt_text
 
 VECTORS = Path(__file__).parent.parent / "vectors"
@@ -67,7 +69,7 @@ class Machine:
             return name, None
         if op == "set_mask":
             mask = mask_of(Job(job) for job in args[0])
-            self.record = self.record.set_mask(self.held(actor, "async"), mask, today=0.0)
+            self.record = amend(self.record, self.held(actor, "async"), mask=mask, today=0.0)
             return "set", None
         slot = {"end": "sync", "end_agent": "agent", "end_async": "async"}[op]
         self.record = self.record.end(self.held(actor, slot), today=0.0)

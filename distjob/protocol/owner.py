@@ -1,0 +1,128 @@
+"""What an async job's owner does with it: mask, phase, progress, heeding an abort, detaching."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from distjob.async_job import amend, detach
+from distjob.errors import BackendUnavailable, LeaseLost, NotOwner, OutcomeUnknown, RecordError
+from distjob.jobs import Mask
+from distjob.protocol.change import SessionEnded, change, lose
+from distjob.protocol.controller import Controller
+from distjob.protocol.effects import KeepAlive, Op, Wait, ask
+from distjob.protocol.held import check, let_go
+from distjob.protocol.parts import Held
+from distjob.record import JobRecord
+from distjob.ticket import AbortRequest, Progress
+
+PACE = 1.0
+"""Seconds between two writes of a job's progress, at least."""
+
+
+def set_job(
+    me: Controller,
+    held: Held,
+    *,
+    patience: float,
+    mask: Mask | None = None,
+    phase: str | None = None,
+) -> Op[None]:
+    """Set what is given, and the progress that was not written yet, in one commit.
+
+    Raises LeaseLost, NotOwner, BackendUnavailable (nothing changed), OutcomeUnknown.
+    """
+    check(me, held)
+    progress = held.unsaid
+
+    def edit(record: JobRecord) -> JobRecord:
+        today = me.clock.wall()
+        ticket = held.ticket.id
+        new = amend(record, ticket, today=today, mask=mask, phase=phase, progress=progress)
+        return new or record
+
+    until = min(me.clock.monotonic() + patience, held.session.deadline)
+    try:
+        changed = yield from change(me, held.session, held.vm, edit, until=until)
+        if not changed.view.record.owned(held.ticket.id):
+            if not (yield from ask(KeepAlive(held.session.id))):
+                raise SessionEnded
+            if held.ended:
+                raise NotOwner(f"VM {held.vm!r}: the async job has ended meanwhile")
+            me.held.take_away(held)
+            check(me, held)
+    except SessionEnded:
+        yield from lose(me, held.session, "the store ended it")
+        check(me, held)
+    if phase is not None:
+        held.phase = phase
+    if progress is not None:
+        held.progress_due = me.clock.monotonic() + PACE
+        if held.unsaid is progress:
+            held.unsaid = None
+            me.held.unsaid.discard(held)
+
+
+def set_progress(me: Controller, held: Held, progress: Progress, *, patience: float) -> Op[None]:
+    """Write it, at most once in `PACE` seconds: what comes in between is written by the keeper."""
+    check(me, held)
+    held.progress = held.unsaid = progress
+    if held not in me.held.unsaid:
+        me.held.unsaid.add(held)
+        me.stir.set()
+    if me.clock.monotonic() >= held.progress_due:
+        held.progress_due = me.clock.monotonic() + PACE
+        yield from set_job(me, held, patience=patience)
+
+
+def say_progress(me: Controller) -> Op[None]:
+    """The keeper's part of it."""
+    for held in tuple(me.held.unsaid):
+        if held.progress_due <= me.clock.monotonic():
+            held.progress_due = me.clock.monotonic() + PACE
+            try:
+                yield from set_job(me, held, patience=0.0)
+            except (LeaseLost, NotOwner):
+                me.held.unsaid.discard(held)
+            except (BackendUnavailable, OutcomeUnknown, RecordError):
+                pass  # again, then
+
+
+def give_up(me: Controller, held: Held) -> Op[None]:
+    """Leave the job to whoever adopts it; it is not held any more. The errors of `end`."""
+    progress = held.unsaid
+
+    def leave(record: JobRecord) -> JobRecord:
+        today = me.clock.wall()
+        said = amend(record, held.ticket.id, today=today, progress=progress) or record
+        return detach(said, held.ticket.id, today=today) or record
+
+    yield from let_go(me, held, leave, gives_back=True)
+
+
+def wait_abort(me: Controller, held: Held, seconds: float | None) -> Op[AbortRequest | None]:
+    """Until the job is asked to abort; None after ``seconds``. Raises LeaseLost, NotOwner."""
+    until = None if seconds is None else me.clock.monotonic() + seconds
+    signal = me.new_signal()
+    held.watchers += (signal,)
+    try:
+        while held.abort is None:
+            check(me, held)
+            now = me.clock.monotonic()
+            if until is not None and now >= until:
+                return None
+            signal.clear()
+            left = held.session.deadline - now
+            yield from ask(Wait(left if until is None else min(left, until - now), signal))
+        return held.abort
+    finally:
+        held.watchers = tuple(other for other in held.watchers if other is not signal)
+
+
+def on_abort(me: Controller, held: Held, callback: Callable[[AbortRequest], None]) -> Op[bool]:
+    """Have ``callback`` called with the request; False if there is one, so that the caller does."""
+    yield from ()
+    check(me, held)
+    if held.abort is not None:
+        return False
+    held.on_abort += (callback,)
+    return True
