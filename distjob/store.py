@@ -16,7 +16,16 @@ What holds for every verb:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -179,6 +188,41 @@ class Store(Protocol):
         """
 
 
+class AsyncStore(Protocol):
+    """`Store` on asyncio: the same verbs, each of them said there, as coroutines of one event loop.
+
+    Tasks call them side by side, and those that are under way share round trips where the servers
+    allow it. A verb may be cancelled at any await: a change may then have been made or be made
+    yet, as if its reply had been lost; a `receive` that is cancelled loses no event. A backend that
+    has both is written once, see `distjob.both`.
+    """
+
+    guarantees: Guarantees
+
+    async def open_session(self, ttl: float, owner: str) -> str: ...
+
+    async def keep_alive(self, session: str) -> bool: ...
+
+    async def close_session(self, session: str) -> None: ...
+
+    async def read(self, vm: str) -> Versioned: ...
+
+    async def commit(
+        self, vm: str, expected: int, value: bytes | None, author: str, wake: Collection[str]
+    ) -> Reply: ...
+
+    async def remaining(self, sessions: Collection[str]) -> Mapping[str, float]: ...
+
+    async def receive(self, session: str, timeout: float) -> Sequence[Event]: ...
+
+    def interrupt(self) -> None:
+        """As `Store.interrupt`; from the loop's own thread."""
+
+    def scan(self) -> AsyncIterator[tuple[str, Versioned]]: ...
+
+    async def close(self) -> None: ...
+
+
 class Backend(msgspec.Struct, frozen=True):
     """What an entry point of ``distjob.backends`` names; its name is the section in the YAML file.
 
@@ -194,6 +238,8 @@ class Backend(msgspec.Struct, frozen=True):
     Imports the client library; checks what the server must have and what all controllers of the
     namespace must agree on. Raises `BackendUnavailable` or `ConfigError`.
     """
+    connect_async: Callable[[Any, str, float], Awaitable[AsyncStore]] | None = None
+    """As ``connect``, in the event loop that the store is to be used in; None: it can't be."""
     extra: str = ""
     """What to install for the client library: ``pip install distjob[extra]``; empty: nothing."""
     promises: Mapping[str, Guarantees] = {}

@@ -1,28 +1,33 @@
 """Every store as a fixture, on each kind of server and topology in turn.
 
 `open_store` opens connections of one namespace, `clients` makes clients of them, `config` is a
-settings file for one, for commands. `KINDS` names them: `pytest -k etcd-cluster` takes one.
+settings file for one, for commands. `KINDS` names them: `pytest -k etcd-cluster` takes one, and
+`etcd+asyncio` is the same store, used by asyncio; clusters are, where a test asks for `WORLDS`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from distjob import Client
-from distjob.config import load, open_backend
-from distjob.store import Store
+from distjob.config import load, open_backend, open_backend_async
+from distjob.offloop import OffLoop
+from distjob.store import AsyncStore, Store
 from distjob.testing.memory import MemoryServer, MemoryStore
+from distjob.testing.onloop import OnLoop, ProxyClient
 
 REAL = (
     *("sqlite", "redis", "redis-sentinel", "redis-cluster"),
     *("etcd", "etcd-cluster", "zookeeper", "zookeeper-cluster"),
 )
 KINDS = ("memory", *REAL)
+WORLDS = (*KINDS, *(f"{kind}+asyncio" for kind in KINDS))
 
 
 def section_of(kind: str, request: pytest.FixtureRequest, folder: Path) -> dict[str, Any]:
@@ -60,14 +65,42 @@ def settings_of(
     return {"namespace": namespace, "backend": name, name: section}
 
 
-@pytest.fixture(params=KINDS)
-def open_store(request, tmp_path, fresh_namespace) -> Callable[[], Store]:
+class Opener:
+    """Opens new connections to one and the same store, and makes clients of them."""
+
+    def __init__(self, connect: Callable[[], Store]) -> None:
+        self.connect = connect
+
+    def __call__(self) -> Store:
+        return self.connect()
+
+    def client(self, **settings: Any) -> Client:
+        return Client(self.connect(), **settings)
+
+
+class AsyncOpener(Opener):
+    """The same by asyncio, with each connection in a loop of its own."""
+
+    def __init__(self, connect: Callable[[], Awaitable[AsyncStore]]) -> None:
+        super().__init__(lambda: OnLoop(connect))
+        self.connect_async = connect
+
+    def client(self, **settings: Any) -> Any:
+        return ProxyClient(self.connect_async, **settings)
+
+
+@pytest.fixture(params=[*KINDS, *(f"{kind}+asyncio" for kind in KINDS if "-" not in kind)])
+def open_store(request, tmp_path, fresh_namespace) -> Opener:
     """Opens a new connection to one and the same store, on each kind in turn."""
-    if request.param == "memory":
+    kind, _, on_asyncio = request.param.partition("+")
+    if kind == "memory":
         server = MemoryServer()
-        return lambda: MemoryStore(server)
-    settings = load(settings_of(request.param, request, tmp_path, fresh_namespace))
-    return lambda: open_backend(settings)
+        connect = partial(MemoryStore, server)
+        return AsyncOpener(partial(OffLoop.connect, connect)) if on_asyncio else Opener(connect)
+    settings = load(settings_of(kind, request, tmp_path, fresh_namespace))
+    if on_asyncio:
+        return AsyncOpener(partial(open_backend_async, settings))
+    return Opener(partial(open_backend, settings))
 
 
 @pytest.fixture(params=REAL)
@@ -85,9 +118,9 @@ def clients(open_store) -> Iterator[Callable[..., Client]]:
     made: list[Client] = []
 
     def client(name: str, **settings: float) -> Client:
-        made.append(Client(open_store(), controller=name, **settings))
+        made.append(open_store.client(controller=name, **settings))
         return made[-1]
 
     yield client
     for one in made:
-        one.close()
+        one.__exit__(None, None, None)

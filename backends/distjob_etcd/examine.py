@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import grpc
-
+from distjob.both import now
 from distjob.errors import DistjobError
 from distjob.store import Finding
 from distjob_etcd import rpc_pb2 as rpc
 from distjob_etcd.failures import AuthOff, Failure, NotAllowed
+from distjob_etcd.greeting import version_of
 from distjob_etcd.members import ALARM, AUTHENTICATE, MEMBERS, STATUS, Member
 from distjob_etcd.server import Server
-from distjob_etcd.store import EtcdStore, version_of
+from distjob_etcd.store import EtcdStore
 
 _DEFAULT_QUOTA = 2 * 1024**3
 """Bytes that etcd stores unless it is told otherwise; releases before 3.6 don't tell."""
@@ -44,7 +44,7 @@ def examine(store: EtcdStore) -> Iterator[Finding]:
 def _each_member(server: Server) -> Iterator[Finding]:
     silent = 0
     for member in server.members:
-        status = _status(member, server.timeout)
+        status = _status(server, member)
         if isinstance(status, Failure):
             silent += 1
             yield Finding(
@@ -116,7 +116,7 @@ def _space(member: Member, status: rpc.StatusResponse) -> Iterator[Finding]:
 
 def _membership(server: Server) -> Iterator[Finding]:
     try:
-        found = server.ask(MEMBERS, rpc.MemberListRequest()).members
+        found = _ask(server, MEMBERS, rpc.MemberListRequest()).members
     except DistjobError as error:
         yield Finding("warning", f"the members can't be listed: {error}")
         return
@@ -148,7 +148,7 @@ def _membership(server: Server) -> Iterator[Finding]:
 
 def _alarms(server: Server) -> Iterator[Finding]:
     try:
-        alarms = server.ask(ALARM, rpc.AlarmRequest()).alarms
+        alarms = _ask(server, ALARM, rpc.AlarmRequest()).alarms
     except NotAllowed:
         return  # only for root; that it can't write, each member's state says as well
     except DistjobError as error:
@@ -172,7 +172,7 @@ def _access(server: Server) -> Iterator[Finding]:
             "set up TLS and write https:// in etcd.endpoints",
         )
     try:
-        server.ask(AUTHENTICATE, rpc.AuthenticateRequest(name="-", password="-"))  # noqa: S106
+        _ask(server, AUTHENTICATE, rpc.AuthenticateRequest(name="-", password="-"))  # noqa: S106
     except AuthOff:
         yield Finding(
             "ok" if local else "warning",
@@ -183,8 +183,10 @@ def _access(server: Server) -> Iterator[Finding]:
         yield Finding("ok", "authentication is on")
 
 
-def _status(member: Member, seconds: float) -> Any:
-    try:
-        return member.calls[STATUS](rpc.StatusRequest(), timeout=seconds)
-    except grpc.RpcError as error:
-        return Failure.of(error)
+def _status(server: Server, member: Member) -> Any:
+    request = rpc.StatusRequest()
+    return now(server.links.call(member, STATUS, request, server.timeout, ()))
+
+
+def _ask(server: Server, method: str, request: Any) -> Any:
+    return now(server.ask(method, request))

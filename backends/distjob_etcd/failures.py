@@ -140,5 +140,9 @@ class Failure(NamedTuple):
         return BackendUnavailable(text, unanswered=unanswered)
 
 
+ENDED = Failure(Code.UNAVAILABLE, "the watch stream ended")
+NO_LEADER = Failure(Code.UNAVAILABLE, _NO_LEADER)
+
+
 def _advice(text: str) -> str:
     return next((advice for words, advice in _ANSWERS if words in text), "it refused a request")

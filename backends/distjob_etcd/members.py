@@ -51,9 +51,10 @@ _WATCH = "/etcdserverpb.Watch/Watch"
 class Member:
     """One address, its channel, and whether it answered when it was last asked."""
 
-    def __init__(self, name: str, channel: grpc.Channel) -> None:
+    def __init__(self, name: str, channel: Any) -> None:
         self.name = name
         self.channel = channel
+        """Of `grpc`, or of `grpc.aio`."""
         self.trusted = False
         """Whether it has answered, and has not failed since."""
         self.calls: dict[str, Any] = {
@@ -71,8 +72,11 @@ class Member:
         )
 
 
-def members_of(settings: EtcdSettings) -> list[Member]:
-    """A member for each endpoint; nothing is sent yet. Raises `ConfigError`."""
+def members_of(settings: EtcdSettings, channels: Any) -> list[Member]:
+    """A member for each endpoint, by channels of the module `grpc` or `grpc.aio`.
+
+    Nothing is sent yet. Raises `ConfigError`.
+    """
     secure = {endpoint.startswith("https://") for endpoint in settings.endpoints}
     if len(secure) > 1:
         msg = "etcd.endpoints: either all begin with https:// or none: tokens would go in the clear"
@@ -102,9 +106,9 @@ def members_of(settings: EtcdSettings) -> list[Member]:
             raise ConfigError(msg)
         target = f"dns:///{name}"
         channel = (
-            grpc.secure_channel(target, credentials, options)
+            channels.secure_channel(target, credentials, options)
             if credentials
-            else grpc.insecure_channel(target, options)
+            else channels.insecure_channel(target, options)
         )
         members.append(Member(name, channel))
     return members

@@ -3,22 +3,20 @@
 Nothing that may have been applied is sent twice, unless the caller says that it may be. A member
 that has not answered is asked for its state before it is given a change, if there are others: a
 state that is not told costs nothing, a change that is not answered may have been made. Knows
-neither keys nor values. Callable from any thread.
+neither keys nor values. Its links wait or block, see `distjob_etcd.links`; callable by as many
+tasks, or from as many threads, as there are.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import grpc
-
 from distjob.clock import monotonic
-from distjob.errors import BackendUnavailable
 from distjob_etcd import rpc_pb2 as rpc
-from distjob_etcd.failures import AuthOff, Failure, NotAllowed
+from distjob_etcd.failures import NO_LEADER, AuthOff, Failure, NotAllowed
+from distjob_etcd.links import Links, Stream
 from distjob_etcd.members import AUTHENTICATE, STATUS, Member, Metadata, member_of, members_of
 from distjob_etcd.settings import EtcdSettings
 
@@ -36,6 +34,7 @@ class Server:
     def __init__(
         self,
         members: Sequence[Member],
+        links: Links,
         timeout: float,
         *,
         login: tuple[str, str] | None = None,
@@ -44,6 +43,7 @@ class Server:
         owned: bool,
     ) -> None:
         self.members = members
+        self.links = links
         self.timeout = timeout
         """Seconds for one request, all members together."""
         self.left: Callable[[Member], None] = lambda _: None
@@ -54,34 +54,34 @@ class Server:
         self._login = login
         self._metadata = metadata
         self._token = ""
-        self._renewing = threading.Lock()
+        self._renewing = links.lock()
         self._owned = owned
 
     @classmethod
-    def by(cls, settings: EtcdSettings) -> Server:
+    def by(cls, settings: EtcdSettings, links: Links) -> Server:
         """With channels of its own. Raises `ConfigError`; nothing is sent yet."""
         login = (settings.user, settings.password) if settings.user else None
         secure = settings.endpoints[0].startswith("https://")
-        members = members_of(settings)
-        return cls(members, settings.timeout, login=login, secure=secure, owned=True)
+        members = members_of(settings, links.channels)
+        return cls(members, links, settings.timeout, login=login, secure=secure, owned=True)
 
     @classmethod
-    def of(cls, client: Any, timeout: float) -> Server:
-        """By a channel or client that the user has, and goes on to own."""
+    def of(cls, client: Any, links: Links, timeout: float) -> Server:
+        """By a channel or blocking client that the user has, and goes on to own."""
         member, metadata = member_of(client)
-        return cls([member], timeout, metadata=metadata, owned=False)
+        return cls([member], links, timeout, metadata=metadata, owned=False)
 
     @property
     def name(self) -> str:
         """The member that is asked next, for messages."""
         return self.members[self._at].name
 
-    def log_in(self, until: float) -> None:
+    async def log_in(self, until: float) -> None:
         """Get a token, if there is a password; a server that gives none is told of in the log."""
         if self._login is not None:
-            self._renew("", until)
+            await self._renew("", until)
 
-    def ask(
+    async def ask(
         self,
         method: str,
         request: Any,
@@ -95,22 +95,19 @@ class Server:
         ``change`` if it changes something: then it is sent once, unless ``again`` says that twice
         is the same as once. Raises by `until` (default: `timeout` from now).
         """
-        return self._exchange(method, request, change, again or not change, until)
+        return await self._exchange(method, request, change, again or not change, until)
 
-    def watch(self, requests: Iterator[rpc.WatchRequest]) -> tuple[Member, Any]:
+    def watch(self) -> tuple[Member, Stream]:
         """A watch stream at the member that answered last; its errors are the caller's."""
         member = self.members[self._at]
-        try:
-            return member, member.watch(requests, metadata=self._words())
-        except ValueError as error:
-            raise self._closed(error) from error
+        return member, self.links.stream(member, self._words())
 
-    def renew_token(self) -> None:
+    async def renew_token(self) -> None:
         """Get another token, as the one in use was refused. Raises `NotAllowed` if there is none"""
         if self._login is None:
             msg = f"etcd at {self.name}: the token was refused, and there is no password for a new"
             raise NotAllowed(msg)
-        self._renew(self._token, monotonic() + self.timeout)
+        await self._renew(self._token, monotonic() + self.timeout)
 
     def leave(self, member: Member) -> None:
         """``member`` did not answer: ask another first."""
@@ -120,13 +117,11 @@ class Server:
             log.info("etcd at %s does not answer: going on with %s", member.name, self.name)
             self.left(member)
 
-    def close(self) -> None:
-        """Close the channels, if they are our own."""
-        if self._owned:
-            for member in self.members:
-                member.channel.close()
+    async def close(self) -> None:
+        """Let go of the links; the channels are closed if they are our own."""
+        await self.links.close(self.members, owned=self._owned)
 
-    def _exchange(
+    async def _exchange(
         self,
         method: str,
         request: Any,
@@ -144,10 +139,11 @@ class Server:
             share = left / untried
             sent = again or member.trusted or untried == 1
             if not sent:
-                answer = self._look(member, share)
+                answer = await self._look(member, share)
             else:
                 words = self._words() if with_token else _WITH_LEADER
-                answer = self._send(member, method, request, share if again else left, words)
+                seconds = share if again else left
+                answer = await self.links.call(member, method, request, seconds, words)
             if not isinstance(answer, Failure):
                 member.trusted = True
                 if sent:
@@ -155,7 +151,7 @@ class Server:
                 continue
             failure = answer
             if sent and failure.stale_token and with_token and self._login and not renewed:
-                self._renew(token, until)
+                await self._renew(token, until)
                 renewed = True
                 continue
             if failure.elsewhere:
@@ -169,36 +165,23 @@ class Server:
                     continue
             raise failure.error(member.name, change=change and sent)
 
-    def _send(
-        self, member: Member, method: str, request: Any, seconds: float, words: Metadata
-    ) -> Any:
-        """The answer, or the `Failure`."""
-        try:
-            return member.calls[method](request, timeout=seconds, metadata=words)
-        except grpc.RpcError as error:
-            return Failure.of(error)
-        except ValueError as error:
-            raise self._closed(error) from error
-
-    def _look(self, member: Member, seconds: float) -> Failure | None:
+    async def _look(self, member: Member, seconds: float) -> Failure | None:
         """Why a member that has not answered yet should be given no change; None if it may."""
-        answer = self._send(member, STATUS, rpc.StatusRequest(), seconds, ())
+        answer = await self.links.call(member, STATUS, rpc.StatusRequest(), seconds, ())
         if isinstance(answer, Failure):
             return answer if answer.elsewhere else None
-        if not answer.leader:
-            return Failure(grpc.StatusCode.UNAVAILABLE, "etcdserver: no leader")
-        return None
+        return None if answer.leader else NO_LEADER
 
-    def _renew(self, used: str, until: float) -> None:
+    async def _renew(self, used: str, until: float) -> None:
         if self._login is None:
             return
-        with self._renewing:
-            if self._token != used:  # another thread was quicker
+        async with self._renewing:
+            if self._token != used:  # another was quicker
                 return
             user, password = self._login
             request = rpc.AuthenticateRequest(name=user, password=password)
             try:
-                answer = self._exchange(
+                answer = await self._exchange(
                     AUTHENTICATE,
                     request,
                     change=False,
@@ -215,7 +198,3 @@ class Server:
         if self._token:
             return (*_WITH_LEADER, ("token", self._token))
         return (*_WITH_LEADER, *self._metadata())
-
-    def _closed(self, error: ValueError) -> BackendUnavailable:
-        """GRPC refuses a closed channel by ValueError."""
-        return BackendUnavailable(f"etcd at {self.name}: the channel was closed: {error}")

@@ -4,16 +4,22 @@ One server, a primary behind sentinels, or a cluster.
 
     settings.py      the keys of the ``redis`` section
     guarantees.py    what each of the three promises, as data
-    store.py         the verbs of `distjob.store.Store`
+    store.py         the blocking store; aio.py: the one on asyncio
+    verbs.py         the verbs of `distjob.store.AsyncStore`, and of `Store`: written once
     commit.lua       the one script: compare, set, wake
     keys.py          the keys and their layout
-    sessions.py      sessions, in one shard or in several
+    sessions.py      sessions, in one shard or in several; mail.py: what they were sent
     connecting.py    what is checked and agreed on at connect
     topology.py      where keys are: one server; sentinel.py, cluster.py: the others
-    server.py        one server: each command sent once; clients.py: how it is connected to
+    server.py        one server: how it is asked; clients.py: how it is connected to
     answers.py       what redis-py's errors mean
     subscription.py  a client's channels on one server, and noticing that they were cut
     ears.py          all of them at once
+    links.py         what all that stands on, which blocks or awaits:
+    blocking.py        a server, a subscription's connection, and how one waits, in threads
+    pipeline.py        a server on asyncio, whose tasks share round trips
+    hearing.py         a subscription's connection, and how one waits, on asyncio
+    wire.py            a connection on asyncio; packing.py: what is sent there
     examine.py       what ``distjob doctor`` says of the servers
 
 Held as long as the servers keep their word: a Redis that is restarted without append-only file, or
@@ -28,7 +34,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from distjob.store import Backend, Finding, Store
+from distjob.store import AsyncStore, Backend, Finding, Store
 from distjob_redis.guarantees import PROMISES
 from distjob_redis.settings import ClusterSettings, RedisSettings, SentinelSettings
 
@@ -41,6 +47,12 @@ def _connect(settings: RedisSettings, namespace: str, ttl: float) -> Store:
     return connect(settings, namespace, ttl)
 
 
+async def _connect_async(settings: RedisSettings, namespace: str, ttl: float) -> AsyncStore:
+    from distjob_redis.aio import connect
+
+    return await connect(settings, namespace, ttl)
+
+
 def _examine(store: Any) -> Iterable[Finding]:
     from distjob_redis.examine import examine
 
@@ -48,5 +60,10 @@ def _examine(store: Any) -> Iterable[Finding]:
 
 
 backend = Backend(
-    settings=RedisSettings, connect=_connect, extra="redis", promises=PROMISES, examine=_examine
+    settings=RedisSettings,
+    connect=_connect,
+    connect_async=_connect_async,
+    extra="redis",
+    promises=PROMISES,
+    examine=_examine,
 )

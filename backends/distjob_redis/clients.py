@@ -5,26 +5,37 @@ Raises `ConfigError`, without a password, for what can't be understood.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-import redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from distjob.errors import ConfigError
+from distjob_redis.blocking import THREADS
+from distjob_redis.links import Driver, Then, World
 from distjob_redis.settings import RedisSettings, SentinelSettings, address
 
-_OWN = ("host", "port", "path", "connection_pool", "redis_connect_func")
+if TYPE_CHECKING:
+    import redis.asyncio
+
+_OWN = ("host", "port", "path", "connection_pool", "connection_class", "redis_connect_func")
 _INNER = ("orig_", "maint_", "oss_", "himport_")
 """What a pool of redis-py adds to the settings of its connections, about itself."""
 
 
-def client_for(settings: RedisSettings) -> redis.Redis:
+class Model(NamedTuple):
+    """How servers behind sentinels, or of a cluster, are connected to."""
+
+    options: dict[str, Any]
+    tls: bool
+    greet: Any = None
+    """The user's ``redis_connect_func``."""
+
+
+def client_for(settings: RedisSettings, driver: Driver = THREADS.driver) -> Any:
     """A client of the one server that ``settings.url`` names."""
-    options = _common(settings)
+    options = _common(settings, driver)
     if settings.url.startswith("rediss://"):
         options |= _tls(settings)
     elif settings.ca_file or settings.cert_file or settings.key_file:
@@ -34,7 +45,7 @@ def client_for(settings: RedisSettings) -> redis.Redis:
         parts = urlsplit(settings.url)
         if "@" in parts.path + parts.fragment:  # a password cut short by its "/" or "#"
             raise ValueError
-        return redis.Redis.from_url(settings.url, **options)
+        return driver.client.from_url(settings.url, **options)
     except (ValueError, TypeError, RedisError):
         # The driver's text may quote the part of the URL that holds the password.
         msg = (
@@ -44,42 +55,51 @@ def client_for(settings: RedisSettings) -> redis.Redis:
         raise ConfigError(msg) from None
 
 
-def model_for(settings: RedisSettings) -> redis.Redis:
-    """The `sibling` of each server behind sentinels, or of a cluster; never used itself."""
-    options = _common(settings) | _transport(settings)
-    return redis.Redis(db=settings.db, **options, **_login(settings.user, settings.password))
+def model_for(settings: RedisSettings, driver: Driver) -> Model:
+    """That of the servers' settings."""
+    login = _login(settings.user, settings.password)
+    options = _common(settings, driver) | _transport(settings) | login
+    return model_of(driver.client(db=settings.db, **options), driver)
 
 
-def sibling(
-    model: redis.Redis, host: str, port: int, *, on_connect: Callable[[Any], None] | None
-) -> redis.Redis:
+def model_of(client: Any, driver: Driver) -> Model:
+    """That of a client, which is not used itself."""
+    pool = client.connection_pool
+    tls = issubclass(pool.connection_class, driver.tls_connection)
+    return Model(_usable(pool.connection_kwargs), tls, _greet(pool.connection_kwargs))
+
+
+def model_of_nodes(client: redis.asyncio.RedisCluster, driver: Driver) -> Model:
+    """That of an asyncio cluster client's nodes, which have no pools of the usual kind."""
+    told = client.connection_kwargs
+    tls = issubclass(told.get("connection_class", driver.connection), driver.tls_connection)
+    options = {name: told[name] for name in told.keys() - {"response_callbacks"}}
+    return Model(_usable(options), tls, _greet(told))
+
+
+def sibling(model: Model, host: str, port: int, world: World, then: Then | None = None) -> Any:
     """A client that is configured as ``model``, of the server at another address.
 
-    ``on_connect`` is called with each new connection, in place of its own method of that name.
+    ``then`` is called with each new connection, when it has logged in.
     """
-    pool: Any = model.connection_pool
-    options = {
-        name: value
-        for name, value in pool.connection_kwargs.items()
-        if name not in _OWN and not name.startswith(_INNER)
-    }
-    tls = issubclass(pool.connection_class, redis.SSLConnection)
-    return redis.Redis(
-        connection_pool=redis.ConnectionPool(
-            connection_class=redis.SSLConnection if tls else redis.Connection,
+    driver = world.driver
+    return driver.client(
+        connection_pool=driver.pool(
+            connection_class=driver.tls_connection if model.tls else driver.connection,
             host=host,
             port=port,
-            redis_connect_func=on_connect,
-            **options,
+            redis_connect_func=world.greeting(model.greet, then) if then else model.greet,
+            **model.options,
         )
     )
 
 
-def sentinels_for(settings: RedisSettings, sentinel: SentinelSettings) -> list[redis.Redis]:
+def sentinels_for(settings: RedisSettings, sentinel: SentinelSettings, driver: Driver) -> list[Any]:
     """A client of each sentinel."""
-    options = _common(settings) | _transport(settings) | _login(sentinel.user, sentinel.password)
+    login = _login(sentinel.user, sentinel.password)
+    options = _common(settings, driver) | _transport(settings) | login
     places = [address(host, 26379) for host in sentinel.hosts]
-    return [redis.Redis(host=host, port=port, **options) for host, port in places]
+    return [driver.client(host=host, port=port, **options) for host, port in places]
 
 
 def check_client(client: Any) -> None:
@@ -89,12 +109,24 @@ def check_client(client: Any) -> None:
         raise ConfigError(msg)
 
 
-def _common(settings: RedisSettings) -> dict[str, Any]:
+def _usable(options: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in options.items()
+        if name not in _OWN and not name.startswith(_INNER)
+    }
+
+
+def _greet(options: dict[str, Any]) -> Any:
+    return options.get("redis_connect_func")
+
+
+def _common(settings: RedisSettings, driver: Driver) -> dict[str, Any]:
     return {
         "socket_timeout": settings.timeout,
         "socket_connect_timeout": settings.timeout,
         "socket_keepalive": True,
-        "retry": Retry(NoBackoff(), 0),
+        "retry": driver.retry(NoBackoff(), 0),
         "protocol": 2,  # all we need; RESP3 adds pushes and a longer greeting
     }
 

@@ -10,19 +10,17 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from distjob.errors import BackendUnavailable, ConfigError
 from distjob_redis import clients, cluster, sentinel
 from distjob_redis.keys import FORMAT, Keys
-from distjob_redis.server import Server, check, numbers
+from distjob_redis.links import World
+from distjob_redis.server import check, numbers
 from distjob_redis.settings import RedisSettings, address
 from distjob_redis.topology import Single, Topology
-
-if TYPE_CHECKING:
-    import redis
 
 log = logging.getLogger("distjob.redis")
 
@@ -39,44 +37,50 @@ class Agreed(msgspec.Struct, frozen=True):
     durable: bool
 
 
-def topology_for(settings: RedisSettings) -> Topology:
+def topology_for(settings: RedisSettings, world: World) -> Topology:
     """The servers that the settings name; closed by its `close`. Raises `ConfigError`."""
+    driver = world.driver
     if settings.sentinel is not None:
-        watchers = clients.sentinels_for(settings, settings.sentinel)
-        asked = sentinel.Sentinels(watchers, settings.sentinel.name)
-        return sentinel.Primary(asked, clients.model_for(settings))
+        watching = clients.sentinels_for(settings, settings.sentinel, driver)
+        servers = [world.server(client, owned=True) for client in watching]
+        asked = sentinel.Sentinels(servers, settings.sentinel.name)
+        return sentinel.Primary(asked, clients.model_for(settings, driver), world)
     if settings.cluster is not None:
         seeds = [address(host, 6379) for host in settings.cluster.hosts]
-        return cluster.Cluster(seeds, clients.model_for(settings))
-    return Single(Server(clients.client_for(settings)), owned=True)
+        return cluster.Cluster(seeds, clients.model_for(settings, driver), world)
+    return Single(world.server(clients.client_for(settings, driver), owned=True), world)
 
 
-def topology_of(client: redis.Redis | redis.RedisCluster | Topology) -> Topology:
+def topology_of(client: Any, world: World) -> Topology:
     """The servers that a client of the user's leads to. Raises `ConfigError`."""
-    from redis import Redis, RedisCluster
-    from redis.sentinel import SentinelConnectionPool
-
-    if isinstance(client, RedisCluster):
-        clients.check_client(client)
-        return cluster.of_client(client)
-    if not isinstance(client, Redis):
+    driver = world.driver
+    if isinstance(client, Single | sentinel.Primary | cluster.Cluster):
         return client
+    if not isinstance(client, driver.client | driver.cluster):
+        kind = type(client)
+        msg = (
+            f"a {kind.__module__}.{kind.__name__} can't be used here: redis.asyncio's clients are "
+            "for asyncio, redis-py's others for threads"
+        )
+        raise ConfigError(msg)
     clients.check_client(client)
-    if isinstance(client.connection_pool, SentinelConnectionPool):
-        return sentinel.of_client(client)
-    return Single(Server(client), owned=False)
+    if isinstance(client, driver.cluster):
+        return cluster.of_client(client, world)
+    if isinstance(client.connection_pool, driver.sentinel_pool):
+        return sentinel.of_client(client, world)
+    return Single(world.server(client), world)
 
 
-def agree(topology: Topology, namespace: str, shards: int) -> Agreed:
+async def agree(topology: Topology, namespace: str, shards: int) -> Agreed:
     """Check the servers, and the layout. Raises `ConfigError`, `BackendUnavailable`."""
     in_cluster = topology.kind == "cluster"
     first = Keys(namespace, None, topology)
-    facts = _facts(topology)
+    facts = await _facts(topology)
     wakes = all(numbers(str(one["redis_version"])) >= SHARDED_WAKES for one in facts)
     wake = b"SPUBLISH" if in_cluster and wakes else b"PUBLISH"
     layout = b"%d shards=%d wake=%s" % (FORMAT, shards, wake) if in_cluster else b"%d" % FORMAT
     key = first.prefix + b"format"
-    _, found = first.place.ask_all([("SET", key, layout, "NX"), ("GET", key)])
+    _, found = await first.place.ask_all([("SET", key, layout, "NX"), ("GET", key)])
     if found != layout:
         wake = _accepted(topology, found, layout, sharded_wakes=wakes)
     return Agreed(
@@ -90,13 +94,13 @@ def agree(topology: Topology, namespace: str, shards: int) -> Agreed:
     )
 
 
-def _facts(topology: Topology) -> list[dict[str, Any]]:
+async def _facts(topology: Topology) -> list[dict[str, Any]]:
     """INFO of every server, checked. Of a cluster, a part may be down."""
     found: list[dict[str, Any]] = []
     failure: BackendUnavailable | None = None
-    for server in topology.servers():
+    for server in await topology.servers():
         try:
-            facts = dict(server.info())
+            facts = dict(await server.info())
             check(facts, server.name, cluster=topology.kind == "cluster")
             found.append(facts)
         except BackendUnavailable as error:

@@ -8,13 +8,13 @@ can, that is an error. Knows nothing of what the messages mean.
 from __future__ import annotations
 
 import contextlib
-import select
-import socket
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from typing import Any
 
 from distjob.clock import monotonic
 from distjob.errors import BackendUnavailable
+from distjob_redis.links import World
 from distjob_redis.server import Server
 from distjob_redis.subscription import Subscription
 from distjob_redis.topology import Place
@@ -26,22 +26,26 @@ PAUSE = 0.5
 class Ears:
     """Messages published to the keys of ``channels``, wherever the servers of its values are.
 
-    `interrupt` may be called from any thread, the rest by one at a time.
+    `interrupt` may be called from any thread, the rest by one at a time. Nothing is lost with one
+    who was cancelled: what was heard stays here until it is returned.
     """
 
     def __init__(
         self,
         channels: Mapping[bytes, Place],
         quiet: float,
+        world: World,
         *,
         sharded: bool,
-        watchers: Sequence[tuple[Server, bytes]] = (),
-        alarm: Callable[[], None] = lambda: None,
+        watchers: Sequence[tuple[Server, bytes]],
+        alarm: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         self._channels = channels
         self._watchers = watchers
         self._alarm = alarm
         """Called when one of the watchers has published something."""
+        self._alarmed = False
+        """Whether one has, and that was not done yet."""
         self._watches: dict[Server, Subscription] = {}
         self._watch_again = 0.0
         self._quiet = quiet
@@ -50,10 +54,9 @@ class Ears:
         self._again = 0.0
         """When a channel that could not be subscribed to is tried again."""
         self._gap = False
+        self._heard: list[bytes] = []
         self._interrupted = threading.Event()
-        self._poke, self._poked = socket.socketpair()
-        for end in (self._poke, self._poked):
-            end.settimeout(0)
+        self._bell = world.bell()
 
     def gap(self) -> bool:
         """Whether messages may have been lost since this was asked last."""
@@ -63,129 +66,119 @@ class Ears:
     def interrupt(self) -> None:
         """Make a `hear` that is under way, or else the next one, return at once."""
         self._interrupted.set()
-        with contextlib.suppress(OSError):  # full: it will wake up; closed: nobody hears
-            self._poke.send(b"!")
+        self._bell.ring()
 
-    def mend(self) -> None:
+    async def mend(self) -> None:
         """Subscribe to what is not subscribed to. Raises `BackendUnavailable` if all failed."""
         for one in list(self._subscriptions):
-            if not self._is_right(one):
-                self._drop(one)
+            if not await self._is_right(one):
+                await self._drop(one)
         missing = set(self._channels).difference(*(one.channels for one in self._subscriptions))
         if not missing or (self._subscriptions and monotonic() < self._again):
             return
         begun = monotonic()
         self._again = 0.0
-        if failures := self._subscribe(missing):
+        if failures := await self._subscribe(missing):
             # A server that hangs must not keep us from hearing the others.
             self._again = monotonic() + max(PAUSE, 5 * (monotonic() - begun))
             if not self._subscriptions:
                 raise failures[0]
 
-    def hear(self, timeout: float) -> list[bytes]:
+    async def hear(self, timeout: float) -> list[bytes]:
         """Messages; after ``timeout`` seconds, an interruption or a gap perhaps none.
 
         Raises `BackendUnavailable` when the last connection is lost.
         """
         until = monotonic() + timeout
-        self._watch()
-        self.mend()
+        await self._watch()
+        await self.mend()
         while True:
-            if messages := self._take():
+            await self._take()
+            if self._heard:
+                messages, self._heard = self._heard, []
                 return messages
             if self._gap:
-                self.mend()  # now, so that one gap is told but once
+                await self.mend()  # now, so that one gap is told but once
             stop = self._interrupted.is_set() or self._gap
             if stop or (left := until - monotonic()) <= 0:
                 self._interrupted.clear()
                 return []
-            self._wait(left)
-            if self._watch():
-                self.mend()
+            await self._wait(left)
+            if await self._watch():
+                await self.mend()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let go of all connections."""
-        for one in (*self._subscriptions, *self._watches.values()):
-            one.close()
-        self._subscriptions.clear()
-        self._watches.clear()
-        self._poke.close()
-        self._poked.close()
+        async with contextlib.AsyncExitStack() as closing:  # all of them, whatever happens to one
+            for one in (*self._subscriptions, *self._watches.values()):
+                closing.push_async_callback(one.close)
+            self._subscriptions.clear()
+            self._watches.clear()
+            self._bell.close()
 
-    def _watch(self) -> bool:
+    async def _watch(self) -> bool:
         """Hear what the watchers say, as far as they can be reached: nothing rests on it."""
-        alarmed = False
         for server, one in list(self._watches.items()):
             try:
-                alarmed = bool(one.take()) or one.gap or alarmed
+                self._alarmed = bool(await one.take()) or one.gap or self._alarmed
                 one.gap = False
             except BackendUnavailable:
-                one.close()
                 del self._watches[server]
+                await one.close()
         if len(self._watches) < len(self._watchers) and monotonic() >= self._watch_again:
             begun, before = monotonic(), len(self._watches)
             for server, channel in self._watchers:
                 if server not in self._watches:
                     with contextlib.suppress(BackendUnavailable):
-                        made = Subscription(server, (channel,), self._quiet, sharded=False)
-                        self._watches[server] = made
+                        self._watches[server] = await self._made(server, (channel,))
             self._watch_again = monotonic() + max(PAUSE, 20 * (monotonic() - begun))
-            alarmed = alarmed or len(self._watches) > before
+            self._alarmed = self._alarmed or len(self._watches) > before
+        alarmed = self._alarmed
         if alarmed:
             with contextlib.suppress(BackendUnavailable):  # the next renewal asks, too
-                self._alarm()
+                await self._alarm()
+            self._alarmed = False
         return alarmed
 
-    def _take(self) -> list[bytes]:
-        messages: list[bytes] = []
+    async def _take(self) -> None:
+        """Hear what has come. Raises `BackendUnavailable` if that was the last connection."""
         for one in list(self._subscriptions):
             try:
-                messages += one.take()
+                self._heard += await one.take()
             except BackendUnavailable:
-                self._drop(one, doubt=True)
-                if not self._subscriptions and not messages:
+                await self._drop(one, doubt=True)
+                if not self._subscriptions and not self._heard:
                     raise
             if one.gap:
                 one.gap, self._gap = False, True
-        return messages
 
-    def _wait(self, seconds: float) -> None:
-        poll = select.poll()
-        poll.register(self._poked, select.POLLIN)
+    async def _wait(self, seconds: float) -> None:
         for server, one in list(self._watches.items()):
-            try:
-                poll.register(one.fileno(), select.POLLIN)
-            except BackendUnavailable:
-                one.close()
+            if one.line.is_cut():
                 del self._watches[server]
-            else:
-                seconds = min(seconds, one.due())
+                await one.close()
         for one in list(self._subscriptions):
-            try:
-                poll.register(one.fileno(), select.POLLIN)
-            except BackendUnavailable:
-                self._drop(one, doubt=True)
+            if one.line.is_cut():
+                await self._drop(one, doubt=True)
                 return
-            seconds = min(seconds, one.due())
+        heard = (*self._subscriptions, *self._watches.values())
+        seconds = min(seconds, *(one.due() for one in heard)) if heard else seconds
         if self._again:
             seconds = min(seconds, max(0.0, self._again - monotonic()))
-        for number, _ in poll.poll(seconds * 1000):
-            if number == self._poked.fileno():
-                with contextlib.suppress(BlockingIOError):
-                    self._poked.recv(4096)
+        await self._bell.wait([one.line for one in heard], seconds)
 
-    def _subscribe(self, channels: set[bytes]) -> list[BackendUnavailable]:
+    async def _subscribe(self, channels: set[bytes]) -> list[BackendUnavailable]:
         """Subscribe to ``channels``, each where it is; what failed."""
         failures: list[BackendUnavailable] = []
         servers: dict[Server, set[bytes]] = {}
         for channel in channels:
             try:
-                servers.setdefault(self._channels[channel].server(), set()).add(channel)
+                servers.setdefault(await self._channels[channel].server(), set()).add(channel)
             except BackendUnavailable as error:
                 failures.append(error)
         for server, those in servers.items():
             try:
-                made = Subscription(server, those, self._quiet, sharded=self._sharded)
+                made = await self._made(server, those, sharded=self._sharded)
             except BackendUnavailable as error:
                 self._doubt(server, those)
                 failures.append(error)
@@ -194,20 +187,30 @@ class Ears:
                 self._gap = True
         return failures
 
-    def _drop(self, one: Subscription, *, doubt: bool = False) -> None:
+    async def _made(
+        self, server: Server, channels: Collection[bytes], *, sharded: bool = False
+    ) -> Subscription:
+        made = Subscription(server, channels, self._quiet, server.line(self._bell.ring))
+        await made.open(sharded=sharded)
+        return made
+
+    async def _drop(self, one: Subscription, *, doubt: bool = False) -> None:
         self._subscriptions.remove(one)
         self._gap = True
         self._again = 0.0
-        one.close()
         if doubt:
             self._doubt(one.server, one.channels)
+        await one.close()
 
     def _doubt(self, server: Server, channels: Collection[bytes]) -> None:
         for channel in channels:
             self._channels[channel].doubt(server)
 
-    def _is_right(self, one: Subscription) -> bool:
+    async def _is_right(self, one: Subscription) -> bool:
         try:
-            return all(self._channels[channel].server() is one.server for channel in one.channels)
+            for channel in one.channels:
+                if await self._channels[channel].server() is not one.server:
+                    return False
         except BackendUnavailable:
             return False
+        return True

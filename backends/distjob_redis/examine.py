@@ -1,6 +1,7 @@
 """What an operator should know of the servers behind a store: `distjob.store.Backend.examine`.
 
-Asks each server and each sentinel, as the store's own user, and changes nothing. What is refused
+Asks each server and each sentinel, as the store's own user, and changes nothing. For blocking
+stores: `distjob doctor` opens one. What is refused
 at connect is not looked for again. Knows no keys.
 """
 
@@ -10,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import redis
-from redis.exceptions import RedisError
 
+from distjob.both import now
 from distjob.clock import wall
 from distjob.errors import DistjobError
 from distjob.store import Finding
 from distjob_redis.cluster import Cluster
-from distjob_redis.sentinel import Primary, where
+from distjob_redis.sentinel import Primary
 from distjob_redis.server import Server, numbers
 from distjob_redis.topology import Topology
 
@@ -30,10 +31,10 @@ _LOOPBACK = ("localhost", "127.", "::1")
 def examine(topology: Topology) -> Iterator[Finding]:
     """What could make the servers unsafe, and what is good."""
     offsets: dict[str, float] = {}
-    for server in topology.servers():
+    for server in now(topology.servers()):
         name = f"Redis at {server.name}"
         try:
-            facts = server.info()
+            facts = now(server.info())
             offsets[name] = _offset(server)
             settings = _settings(server)
         except DistjobError as error:
@@ -159,18 +160,18 @@ def _clocks(offsets: Mapping[str, float]) -> Iterator[Finding]:
 
 def _sentinels(primary: Primary) -> Iterator[Finding]:
     sentinels = primary.sentinels
-    named = len(sentinels.clients)
+    named = len(sentinels.servers)
     if named < 3:
         yield Finding(
             "warning",
             f"{named} sentinel(s) are named: when one is lost, no primary can be agreed on",
             "run three or more, on hosts of their own, and name all in redis.sentinel.hosts",
         )
-    for client in sentinels.clients:
-        name = f"the sentinel at {where(client)}"
+    for server in sentinels.servers:
+        name = f"the sentinel at {server.name}"
         try:
-            state: Any = client.sentinel_master(sentinels.name)
-        except (RedisError, OSError) as error:
+            state = now(sentinels.state(server))
+        except DistjobError as error:
             yield Finding("warning", f"{name} does not answer: {error}", "start it")
             continue
         known = int(state["num-other-sentinels"]) + 1
@@ -187,20 +188,21 @@ def _sentinels(primary: Primary) -> Iterator[Finding]:
                 f"{name} waits for {state['quorum']} to call a primary dead, there are {known}",
                 "SENTINEL SET ... quorum to more than half of them",
             )
-        yield from _access(name, client)
+        yield from _access(name, server.client)
 
 
 def _cluster(cluster: Cluster) -> Iterator[Finding]:
-    primaries = len(cluster.servers())
+    servers = now(cluster.servers())
+    primaries = len(servers)
     if primaries < 3:
         yield Finding(
             "warning",
             f"the cluster has {primaries} primaries: fewer than three can't agree that one died",
             "have three or more",
         )
-    for server in cluster.servers():
+    for server in servers:
         try:
-            told = server.ask("CLUSTER", "INFO")
+            told = now(server.ask("CLUSTER", "INFO"))
         except DistjobError:
             continue  # said above, or the user may not ask
         if b"cluster_state:ok" not in told:
@@ -214,7 +216,7 @@ def _cluster(cluster: Cluster) -> Iterator[Finding]:
 def _offset(server: Server) -> float:
     """Seconds that the server's clock is ahead of ours."""
     before = wall()
-    seconds, micros = server.ask("TIME")
+    seconds, micros = now(server.ask("TIME"))
     after = wall()
     return int(seconds) + int(micros) / 1e6 - (before + after) / 2
 
@@ -224,7 +226,7 @@ def _settings(server: Server) -> Mapping[str, str]:
     found: dict[str, str] = {}
     for name in ("appendfsync", "cluster-require-full-coverage"):
         try:
-            reply = server.ask("CONFIG", "GET", name)
+            reply = now(server.ask("CONFIG", "GET", name))
         except DistjobError:
             continue  # a user as in users.acl may not, and that is right
         pairs = reply.items() if isinstance(reply, dict) else zip(*[iter(reply)] * 2, strict=True)

@@ -9,20 +9,20 @@ is right. What a replaced primary acknowledged last may be lost all the same.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 import redis
-from redis.exceptions import RedisError
 
 from distjob.errors import BackendUnavailable, ConfigError
-from distjob_redis.answers import Lost, Unfit, meaning
-from distjob_redis.clients import sibling
+from distjob_redis.answers import Lost, Unfit
+from distjob_redis.clients import Model, model_of, sibling
+from distjob_redis.links import Address, Ask, World
 from distjob_redis.server import Server
 from distjob_redis.topology import Kind, Place, each_of
 
 T = TypeVar("T")
-Address = tuple[str, int]
 
 
 class NotPrimary(redis.ConnectionError):
@@ -32,66 +32,67 @@ class NotPrimary(redis.ConnectionError):
 class Sentinels:
     """Asks sentinels for the address of the primary that they call ``name``."""
 
-    def __init__(self, clients: Sequence[redis.Redis], name: str) -> None:
-        self.clients = tuple(clients)
+    def __init__(self, servers: Sequence[Server], name: str) -> None:
+        self.servers = tuple(servers)
         self.name = name
-        self._order = list(self.clients)
+        self._order = list(self.servers)
         self._lock = threading.Lock()
 
     @property
     def where(self) -> str:
         """For messages."""
-        return ", ".join(map(where, self.clients))
+        return ", ".join(server.name for server in self.servers)
 
-    def primary(self) -> Address:
+    async def state(self, server: Server) -> Mapping[str, str]:
+        """What one of them knows of the primary. Raises `BackendUnavailable`."""
+        told = await server.ask("SENTINEL", "MASTER", self.name)
+        pairs = told.items() if isinstance(told, dict) else zip(*[iter(told)] * 2, strict=True)
+        return {_text(name): _text(fact) for name, fact in pairs}
+
+    async def primary(self) -> Address:
         """The address that the most knowing of most sentinels name.
 
         Raises `BackendUnavailable` if too few answer.
         """
-        enough = len(self.clients) // 2 + 1
+        enough = len(self.servers) // 2 + 1
         found: list[tuple[int, Address]] = []
-        failures: dict[str, RedisError | OSError] = {}
-        for client in list(self._order):
+        failures: list[BackendUnavailable] = []
+        for server in list(self._order):
             try:
-                state: Any = client.sentinel_master(self.name)
-                seen = int(state["config-epoch"]), (str(state["ip"]), int(state["port"]))
+                state = await self.state(server)
+                seen = int(state["config-epoch"]), (state["ip"], int(state["port"]))
                 found.append(seen)
-            except (RedisError, OSError) as error:
-                failures[where(client)] = error
+            except BackendUnavailable as error:
+                failures.append(error)
                 with self._lock:
-                    self._order.remove(client)  # to be asked last
-                    self._order.append(client)
+                    self._order.remove(server)  # to be asked last
+                    self._order.append(server)
             if len(found) == enough:
                 return max(found)[1]
         if not found:  # perhaps they can't be used at all
-            for name, failure in failures.items():
-                if isinstance(told := meaning(failure, name), Unfit):
-                    raise told from failure
+            for failure in failures:
+                if isinstance(failure, Unfit):
+                    raise failure
         msg = (
-            f"{len(found)} of {len(self.clients)} sentinels name a primary {self.name!r}, {enough}"
-            f" are needed ({'; '.join(f'{name}: {said}' for name, said in failures.items())})"
+            f"{len(found)} of {len(self.servers)} sentinels name a primary {self.name!r}, {enough}"
+            f" are needed ({'; '.join(map(str, failures))})"
         )
         raise Lost(f"Redis Sentinel: {msg}")
 
-    def close(self) -> None:
-        for client in self.clients:
-            client.close()
-
 
 class Primary:
-    """`Topology` and `Place` of a primary behind sentinels. Callable from any thread."""
+    """`Topology` and `Place` of a primary behind sentinels. Callable from any thread, or task."""
 
     kind: Kind = "sentinel"
 
-    def __init__(self, sentinels: Sentinels, model: redis.Redis, *, owned: bool = True) -> None:
+    def __init__(self, sentinels: Sentinels, model: Model, world: World) -> None:
+        self.world = world
         self.sentinels = sentinels
         self._model = model
         """How servers are connected to."""
-        self._owned = owned
-        """Whether the sentinels' clients are ours to close."""
-        self._greet = model.connection_pool.connection_kwargs.get("redis_connect_func")
         self._known: dict[Address, Server] = {}
         self._server: Server | None = None
+        self._closed = False
         self._lock = threading.Lock()
 
     @property
@@ -102,106 +103,98 @@ class Primary:
     def place(self, prefix: bytes) -> Place:  # noqa: ARG002  it has them all
         return self
 
-    def servers(self) -> Sequence[Server]:
-        return (self.server(),)
+    async def servers(self) -> Sequence[Server]:
+        return (await self.server(),)
 
-    def server(self) -> Server:
+    async def server(self) -> Server:
         """See `distjob_redis.topology.Place.server`."""
-        return self._server or self._find()
+        return self._server or await self._find()
 
     def doubt(self, server: Server) -> None:
         """See `distjob_redis.topology.Place.doubt`."""
         if self._server is server:
             self._server = None
 
-    def confirm(self) -> None:
+    async def confirm(self) -> None:
         """Ask the sentinels. Raises `BackendUnavailable` if too few of them answer."""
-        self._find()
+        await self._find()
 
     def watchers(self) -> Sequence[tuple[Server, bytes]]:
         """All sentinels. A primary that was replaced while it works is not told for seconds."""
-        return [(Server(client), b"+switch-master") for client in self.sentinels.clients]
+        return [(server, b"+switch-master") for server in self.sentinels.servers]
 
-    def ask(self, *command: Any, change: bool = False) -> Any:
+    async def ask(self, *command: Any, change: bool = False) -> Any:
         """See `Server.ask`."""
-        return self._with(lambda server: server.ask(*command, change=change))
+        return await self._with(lambda server: server.ask(*command, change=change))
 
-    def ask_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    async def ask_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """See `Server.ask_all`."""
-        return self._with(lambda server: server.ask_all(commands))
+        return await self._with(lambda server: server.ask_all(commands))
 
-    def run(self, script: str, digest: str, *arguments: Any) -> Any:
+    async def run(self, script: str, digest: str, *arguments: Any) -> Any:
         """See `Server.run`."""
-        return self._with(lambda server: server.run(script, digest, *arguments))
+        return await self._with(lambda server: server.run(script, digest, *arguments))
 
-    def ask_each(
+    async def ask_each(
         self, asked: Sequence[tuple[Place, tuple[Any, ...]]], *, change: bool = False
     ) -> list[Any]:
         """See `distjob_redis.topology.Topology.ask_each`."""
         commands = [command for _, command in asked]
-        return self._with(lambda server: each_of(server, commands, change=change))
+        return await self._with(lambda server: each_of(server, commands, change=change))
 
-    def close(self) -> None:
-        for server in self._known.values():
-            server.close()
-            server.client.close()
-        if self._owned:
-            self._model.close()
-            self.sentinels.close()
+    async def close(self) -> None:
+        self._closed = True
+        async with AsyncExitStack() as closing:
+            for server in (*self.sentinels.servers, *self._known.values()):
+                closing.push_async_callback(server.close)
 
-    def _with(self, call: Callable[[Server], T]) -> T:
-        server = self.server()
+    async def _with(self, call: Callable[[Server], Coroutine[Any, Any, T]]) -> T:
+        server = self._server or await self._find()
         try:
-            return call(server)
+            return await call(server)
         except Lost:
             self.doubt(server)
             raise
 
-    def _find(self) -> Server:
-        at = self.sentinels.primary()
+    async def _find(self) -> Server:
+        at = await self.sentinels.primary()
         with self._lock:
             if at not in self._known:
-                self._known[at] = Server(sibling(self._model, *at, on_connect=self._connected))
-            server = self._known[at]
-            if self._server is not None and self._server is not server:
-                # What is kept at hand must not answer should this one be primary again.
-                self._server.close()
-                self._server.client.connection_pool.disconnect(inuse_connections=False)
+                if self._closed:
+                    msg = f"Redis Sentinel: {self.sentinels.name}: the store was closed"
+                    raise BackendUnavailable(msg)
+                client = sibling(self._model, *at, self.world, self._look_at)
+                self._known[at] = self.world.server(client, owned=True)
+            old, server = self._server, self._known[at]
             self._server = server
-            return server
+        if old is not None and old is not server:
+            await old.let_go()
+        return server
 
-    def _connected(self, connection: Any) -> None:
-        """Log in, then make sure of the server: it may have come back as what it is no more."""
-        if self._greet is None:
-            connection.on_connect()
-        else:
-            self._greet(connection)
+    async def _look_at(self, at: Address, ask: Ask) -> None:
+        """Make sure of a server that was connected to: it may be back as what it is no more."""
         try:
-            at = self.sentinels.primary()
+            now = await self.sentinels.primary()
         except BackendUnavailable as error:
             raise NotPrimary(str(error)) from error
-        if at != (connection.host, connection.port):
-            msg = f"the sentinels name {at[0]}:{at[1]} as the primary by now"
+        if now != at:
+            msg = f"the sentinels name {now[0]}:{now[1]} as the primary by now"
             raise NotPrimary(msg)
-        connection.send_command("INFO", "replication")
-        told = connection.read_response()
-        facts = told if isinstance(told, bytes) else str(told).encode()
-        if b"role:master" not in facts:
+        told = await ask("INFO", "replication")
+        if "role:master" not in _text(told):
             msg = "the sentinels name it as the primary, but it is a replica (yet, or again)"
             raise NotPrimary(msg)
 
 
-def of_client(client: redis.Redis) -> Primary:
+def of_client(client: Any, world: World) -> Primary:
     """The primary that a client made by `redis.sentinel.Sentinel.master_for` leads to."""
     pool: Any = client.connection_pool
     if not pool.is_master:
         msg = "the client was made by slave_for: replicas are behind, use master_for"
         raise ConfigError(msg)
-    sentinels = Sentinels(pool.sentinel_manager.sentinels, pool.service_name)
-    return Primary(sentinels, client, owned=False)
+    servers = [world.server(one) for one in pool.sentinel_manager.sentinels]
+    return Primary(Sentinels(servers, pool.service_name), model_of(client, world.driver), world)
 
 
-def where(client: redis.Redis) -> str:
-    """The address of a client, for messages."""
-    facts = client.connection_pool.connection_kwargs
-    return f"{facts.get('host')}:{facts.get('port')}"
+def _text(told: Any) -> str:
+    return told.decode(errors="replace") if isinstance(told, bytes) else str(told)

@@ -1,157 +1,112 @@
-"""One server: how it is asked, and what it must have.
+"""One server: how it is asked, whatever the world, and what it must have.
 
-Takes connections from redis-py's pool and drives them itself, for two reasons: redis-py would
-send a command again whose reply was lost, and its errors don't tell a command that was never sent
-from one that may have been carried out. Knows neither keys nor values, nor other servers.
+Knows neither keys nor values, nor other servers.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
-from distjob.clock import monotonic
 from distjob.errors import BackendUnavailable, ConfigError, DistjobError
 from distjob_redis.answers import ScriptUnknown, meaning
-
-if TYPE_CHECKING:
-    import redis
-    from redis.client import PubSub
+from distjob_redis.links import Line
 
 log = logging.getLogger("distjob.redis")
 
 OLDEST = (6, 2)
-FRESH = 0.5
-"""Seconds for which a connection is trusted without the pool's look at it."""
-MOST_KEPT = 4
 
 
-class Server:
-    """Sends commands on connections of ``client``'s pool, each once. Callable from any thread.
+class Server(ABC):
+    """Sends commands on connections of ``client``'s pool, each once.
 
-    A connection is kept at hand between commands that follow each other closely: a pool that
-    checks it each time takes a third of a command's time.
+    Not as redis-py would, for two reasons: it would send a command again whose reply was lost, and
+    its errors don't tell a command that was never sent from one that may have been carried out.
     """
 
-    def __init__(self, client: redis.Redis, name: str = "") -> None:
+    def __init__(self, client: Any, *, owned: bool = False) -> None:
         self.client = client
         self._pool = client.connection_pool
-        self._kept: deque[tuple[float, Any]] = deque()
+        self._owned = owned
+        """Whether the client is ours to close."""
         facts = self._pool.connection_kwargs
-        where = str(facts.get("path") or f"{facts.get('host', '?')}:{facts.get('port', '?')}")
-        self.name = name or where
+        self.host = str(facts.get("host", "?"))
+        self.name = str(facts.get("path") or f"{self.host}:{facts.get('port', '?')}")
         """Where it is, for messages. Without the password."""
 
-    def info(self) -> Mapping[str, Any]:
-        """The server's INFO. May be sent twice: it changes nothing."""
-        try:
-            return dict(self.client.info())
-        except (RedisError, OSError) as error:
-            raise self.error(error) from error
+    @abstractmethod
+    async def exchange(self, commands: Sequence[tuple[Any, ...]], *, change: bool) -> list[Any]:
+        """The replies, in one round trip; one that is an error stands there as redis-py has it.
 
-    def pubsub(self) -> PubSub:
-        """A connection for one who subscribes, not connected yet."""
-        made: PubSub = self.client.pubsub()  # type: ignore[no-untyped-call]
-        return made
+        Raises `BackendUnavailable`, with ``unanswered=change`` if they were sent.
+        """
 
-    def server(self) -> Server:
+    @abstractmethod
+    def line(self, ring: Callable[[], None]) -> Line:
+        """One who subscribes, not connected yet; ``ring`` is called when something has come."""
+
+    @abstractmethod
+    async def let_go(self) -> None:
+        """It is not the one to ask now: what is at hand must not answer when it is again."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Give back the connections at hand; close the client, too, if it is ours."""
+
+    async def server(self) -> Server:
         """The server that has a shard's keys: see `distjob_redis.topology.Place`."""
         return self
 
-    def doubt(self, server: Server) -> None:
+    def doubt(self, server: Server) -> None:  # noqa: B027
         """There is no other that could have them."""
 
-    def ask(self, *command: Any, change: bool = False) -> Any:
+    async def ask(self, *command: Any, change: bool = False) -> Any:
         """The reply to one command; raises with ``unanswered=change`` if none came."""
-        return self._exchange((command,), change=change)[0]
+        reply = (await self.exchange((command,), change=change))[0]
+        if isinstance(reply, Exception):
+            raise self._refusal(reply)
+        return reply
 
-    def ask_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    async def ask_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """The replies to several reading commands, in one round trip."""
-        return self._exchange(commands, change=False)
-
-    def ask_each(self, commands: Sequence[tuple[Any, ...]], *, change: bool) -> list[Any]:
-        """As `ask_all`, with the error, not raised, in the place of a reply that is one."""
-        return self._exchange(commands, change=change, errors=True)
-
-    def run(self, script: str, digest: str, *arguments: Any) -> Any:
-        """The reply of a script that changes something; sent in full only if it is not known."""
-        try:
-            return self.ask("EVALSHA", digest, *arguments, change=True)
-        except ScriptUnknown:
-            return self.ask("EVAL", script, *arguments, change=True)
-
-    def _exchange(
-        self, commands: Sequence[tuple[Any, ...]], *, change: bool, errors: bool = False
-    ) -> list[Any]:
-        connection = self._take()
-        complete = False
-        try:
-            if errors:
-                connection.send_packed_command(connection.pack_commands(commands))
-                replies = [self._reply_or_error(connection) for _ in commands]
-            elif len(commands) == 1:
-                connection.send_command(*commands[0])
-                replies = [connection.read_response()]
-            else:
-                connection.send_packed_command(connection.pack_commands(commands))
-                replies = [connection.read_response() for _ in commands]
-            complete = True
-        except (RedisError, OSError) as error:
-            complete = len(commands) == 1 and isinstance(error, ResponseError)
-            raise self.error(error, unanswered=change) from error
-        finally:
-            if complete and len(self._kept) < MOST_KEPT:
-                self._kept.append((monotonic(), connection))
-            else:
-                if not complete:  # what may still arrive must not answer the next command
-                    connection.disconnect()
-                self._pool.release(connection)
+        replies = await self.exchange(commands, change=False)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise self._refusal(reply)
         return replies
 
-    def _reply_or_error(self, connection: Any) -> Any:
-        try:
-            return connection.read_response()
-        except ResponseError as error:
-            return self.error(error)
+    async def ask_each(self, commands: Sequence[tuple[Any, ...]], *, change: bool) -> list[Any]:
+        """As `ask_all`, with the error, not raised, in the place of a reply that is one."""
+        replies = await self.exchange(commands, change=change)
+        return [
+            self._refusal(reply) if isinstance(reply, Exception) else reply for reply in replies
+        ]
 
-    def close(self) -> None:
-        """Give back the connections at hand."""
-        while self._kept:
-            self._pool.release(self._kept.pop()[1])
-
-    def _take(self) -> Any:
-        """The connection used last, or one that the pool has made or looked after."""
-        while self._kept:
-            try:
-                used, connection = self._kept.pop()
-            except IndexError:  # another thread was quicker
-                break
-            if monotonic() - used < FRESH and _is_silent(connection):
-                return connection
-            self._pool.release(connection)
+    async def run(self, script: str, digest: str, *arguments: Any) -> Any:
+        """The reply of a script that changes something; sent in full only if it is not known."""
         try:
-            return self._pool.get_connection()
-        except (RedisError, OSError) as error:
-            raise self.error(error) from error
+            return await self.ask("EVALSHA", digest, *arguments, change=True)
+        except ScriptUnknown:
+            return await self.ask("EVAL", script, *arguments, change=True)
+
+    async def info(self) -> Mapping[str, Any]:
+        """The server's INFO."""
+        told = await self.ask("INFO")
+        text = told.decode(errors="replace") if isinstance(told, bytes) else str(told)
+        pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line)
+        return {name: int(told) if told.isdecimal() else told for name, told in pairs}
 
     def error(self, error: RedisError | OSError, *, unanswered: bool = False) -> DistjobError:
         """What ``error`` means; ``unanswered`` if a change had been sent when it came."""
         return meaning(error, self.name, unanswered=unanswered)
 
-
-def _is_silent(connection: Any) -> bool:
-    """Whether nothing waits to be read; if something does, it is the end of the connection."""
-    try:
-        if not connection.can_read(timeout=0):
-            return True
-    except (RedisError, OSError):
-        pass
-    connection.disconnect()
-    return False
+    def _refusal(self, reply: Exception) -> Exception:
+        """What a reply means that is an error."""
+        return self.error(reply) if isinstance(reply, RedisError) else reply
 
 
 def check(facts: Mapping[str, Any], name: str, *, cluster: bool = False) -> None:

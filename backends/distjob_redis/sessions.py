@@ -47,7 +47,7 @@ class _Own:
         self.ended = False
 
     def has_ended(self) -> bool:
-        """Whether it has, by now: other threads end it, too."""
+        """Whether it has, by now: other threads, or tasks, end it, too."""
         return self.ended
 
 
@@ -65,11 +65,11 @@ class Sessions:
         self._own: dict[str, _Own] = {}
         self._lock = threading.Lock()
 
-    def open(self, ttl: float, owner: str) -> str:
+    async def open(self, ttl: float, owner: str) -> str:
         """See `distjob.store.Store.open_session`. Where a shard is down, the next has another."""
         session = f"{self._client}.{next(self._numbers)}"
         ttl_ms, sent, home = milliseconds(ttl), monotonic(), self._home(session)
-        home.place.ask("SET", home.session(session), owner, "PX", ttl_ms, change=True)
+        await home.place.ask("SET", home.session(session), owner, "PX", ttl_ms, change=True)
         with self._lock:
             for name, own in list(self._own.items()):
                 if own.until + own.ttl_ms / 1000 < sent:  # its keys are gone, too
@@ -77,19 +77,20 @@ class Sessions:
             self._own[session] = _Own(owner, ttl_ms, sent + ttl, home.number)
         return session
 
-    def enter(self, shard: Keys, session: str) -> bool:
+    async def enter(self, shard: Keys, session: str) -> bool:
         """Let ``session``, if it is ours, commit in ``shard``; False if it has ended."""
         own = self._own.get(session)
         while own is not None:
             until, now = own.until, monotonic()
             if own.ended or until <= now:
-                self._end(session)
+                await self._end(session)
                 return False
             if shard.number in own.used:
                 return True
             left = milliseconds(until - now)
             try:
-                shard.place.ask("SET", shard.session(session), own.owner, "PX", left, change=True)
+                key = shard.session(session)
+                await shard.place.ask("SET", key, own.owner, "PX", left, change=True)
             except BackendUnavailable as error:
                 error.unanswered = False  # of the commit nothing was sent
                 raise
@@ -98,23 +99,23 @@ class Sessions:
                     own.used.add(shard.number)
         return True
 
-    def keep_alive(self, session: str) -> bool:
+    async def keep_alive(self, session: str) -> bool:
         """See `distjob.store.Store.keep_alive`."""
-        self._topology.confirm()
+        await self._topology.confirm()
         sent, home, own = monotonic(), self._home(session), self._own.get(session)
         if own is None:
-            return self._keep_others(session, home)
+            return await self._keep_others(session, home)
         if own.ended:
             return False
         renewed = {home.number}
         while True:
-            there = self._renew(session, own.ttl_ms, own.used - renewed)
+            there = await self._renew(session, own.ttl_ms, own.used - renewed)
             renewed |= there.keys()
             if (
                 not all(there.values())
-                or not self._renew(session, own.ttl_ms, (home.number,))[home.number]
+                or not (await self._renew(session, own.ttl_ms, (home.number,)))[home.number]
             ):
-                self._end(session)
+                await self._end(session)
                 return False
             with self._lock:
                 if own.has_ended():
@@ -123,60 +124,61 @@ class Sessions:
                     own.until = max(own.until, sent + own.ttl_ms / 1000)
                     return True
 
-    def close(self, session: str) -> None:
+    async def close(self, session: str) -> None:
         """See `distjob.store.Store.close_session`."""
         self._mark(session)
         home = self._home(session)
-        home.place.ask("DEL", home.session(session), change=True)
-        self._leave(session, home)
+        await home.place.ask("DEL", home.session(session), change=True)
+        await self._leave(session, home)
 
-    def remaining(self, sessions: Collection[str]) -> Mapping[str, float]:
+    async def remaining(self, sessions: Collection[str]) -> Mapping[str, float]:
         """See `distjob.store.Store.remaining`."""
         if not sessions:
             return {}
         homes = [(self._home(name), name) for name in sessions]
-        left = self._topology.ask_each(
+        left = await self._topology.ask_each(
             [(home.place, ("PTTL", home.session(name))) for home, name in homes]
         )
         return dict(zip(sessions, map(_seconds_left, left), strict=True))
 
-    def without_key(self, shard: Keys, sessions: Collection[str]) -> frozenset[str]:
+    async def without_key(self, shard: Keys, sessions: Collection[str]) -> frozenset[str]:
         """Which of ``sessions``, whose keys ``shard`` has not, have ended; the others get one."""
         ended = {name for name in sessions if self._home(name) is shard}
         for name in sessions:
             own = self._own.get(name)
             if own is not None and (own.ended or shard.number in own.used):
-                self._end(name)  # the shard has lost its data
+                await self._end(name)  # the shard has lost its data
                 ended.add(name)
-        left = self.remaining([name for name in sessions if name not in ended])
+        left = await self.remaining([name for name in sessions if name not in ended])
         for name, seconds in left.items():
             if seconds > 0:
                 px = milliseconds(min(seconds, self._ttl_ms / 1000))
-                shard.place.ask("SET", shard.session(name), b"", "PX", px, "NX", change=True)
+                key = shard.session(name)
+                await shard.place.ask("SET", key, b"", "PX", px, "NX", change=True)
             else:
                 ended.add(name)
         return frozenset(ended)
 
-    def _keep_others(self, session: str, home: Keys) -> bool:
+    async def _keep_others(self, session: str, home: Keys) -> bool:
         """Renew a session that was opened elsewhere, wherever it has a key."""
         others = [number for number in range(len(self._shards)) if number != home.number]
-        self._renew(session, self._ttl_ms, others)
-        return self._renew(session, self._ttl_ms, (home.number,))[home.number]
+        await self._renew(session, self._ttl_ms, others)
+        return (await self._renew(session, self._ttl_ms, (home.number,)))[home.number]
 
-    def _renew(self, session: str, ttl_ms: int, numbers: Collection[int]) -> dict[int, bool]:
+    async def _renew(self, session: str, ttl_ms: int, numbers: Collection[int]) -> dict[int, bool]:
         """Renew the keys of ``session`` in some shards; where there was one."""
         asked = [
             (shard.place, ("PEXPIRE", shard.session(session), ttl_ms))
             for shard in (self._shards[number] for number in numbers)
         ]
-        replies = self._topology.ask_each(asked, change=True) if asked else []
+        replies = await self._topology.ask_each(asked, change=True) if asked else []
         return dict(zip(numbers, map(bool, replies), strict=True))
 
-    def _end(self, session: str) -> None:
+    async def _end(self, session: str) -> None:
         """It has ended somewhere: end it everywhere, as far as can be reached."""
         self._mark(session)
         if len(self._shards) > 1:
-            self._leave(session)
+            await self._leave(session)
 
     def _mark(self, session: str) -> None:
         """Nothing is asked for it any more, whatever of it still stands in a shard."""
@@ -186,13 +188,13 @@ class Sessions:
                 own.ended = True
                 own.until = max(own.until, monotonic())
 
-    def _leave(self, session: str, but: Keys | None = None) -> None:
+    async def _leave(self, session: str, but: Keys | None = None) -> None:
         """Remove its keys, those it was given by others among them, but one."""
         for shard in self._shards:
             if shard is not but:
                 # What can't be reached ends by itself, within the TTL.
                 with contextlib.suppress(BackendUnavailable):
-                    shard.place.ask("DEL", shard.session(session), change=True)
+                    await shard.place.ask("DEL", shard.session(session), change=True)
 
     def _home(self, session: str) -> Keys:
         return self._shards[number_of(session) % len(self._shards)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
+from distjob_redis.links import World
 from distjob_redis.server import Server
 
 Kind = Literal["single", "sentinel", "cluster"]
@@ -18,16 +19,13 @@ Kind = Literal["single", "sentinel", "cluster"]
 class Place(Protocol):
     """What has the keys of one shard; its methods are those of `Server`."""
 
-    @property
-    def name(self) -> str: ...
+    async def ask(self, *command: Any, change: bool = False) -> Any: ...
 
-    def ask(self, *command: Any, change: bool = False) -> Any: ...
+    async def ask_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]: ...
 
-    def ask_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]: ...
+    async def run(self, script: str, digest: str, *arguments: Any) -> Any: ...
 
-    def run(self, script: str, digest: str, *arguments: Any) -> Any: ...
-
-    def server(self) -> Server:
+    async def server(self) -> Server:
         """Who has them now, as far as is known. Raises `BackendUnavailable`."""
 
     def doubt(self, server: Server) -> None:
@@ -44,24 +42,27 @@ class Topology(Protocol):
     def name(self) -> str:
         """For messages."""
 
+    @property
+    def world(self) -> World: ...
+
     def place(self, prefix: bytes) -> Place:
         """What has the keys that begin with ``prefix``, up to its last brace the same."""
 
-    def servers(self) -> Sequence[Server]:
+    async def servers(self) -> Sequence[Server]:
         """Every server that holds values. Raises `BackendUnavailable`."""
 
-    def confirm(self) -> None:
+    async def confirm(self) -> None:
         """Find out, if it takes asking, whether the servers are still those to ask."""
 
     def watchers(self) -> Sequence[tuple[Server, bytes]]:
         """Who tells, and on which channel, that it is time to `confirm`."""
 
-    def ask_each(
+    async def ask_each(
         self, asked: Sequence[tuple[Place, tuple[Any, ...]]], *, change: bool = False
     ) -> list[Any]:
         """The replies to several commands, with few round trips; raises if one is an error."""
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let go of connections that were made here; of a user's client those in hand."""
 
 
@@ -70,9 +71,9 @@ class Single:
 
     kind: Kind = "single"
 
-    def __init__(self, server: Server, *, owned: bool) -> None:
+    def __init__(self, server: Server, world: World) -> None:
         self._server = server
-        self._owned = owned
+        self.world = world
 
     @property
     def name(self) -> str:
@@ -81,33 +82,33 @@ class Single:
     def place(self, prefix: bytes) -> Place:  # noqa: ARG002  it has them all
         return self._server
 
-    def servers(self) -> Sequence[Server]:
+    async def servers(self) -> Sequence[Server]:
         return (self._server,)
 
-    def confirm(self) -> None:
+    async def confirm(self) -> None:
         """Nobody else could be the one to ask."""
 
     def watchers(self) -> Sequence[tuple[Server, bytes]]:
         return ()
 
-    def ask_each(
+    async def ask_each(
         self, asked: Sequence[tuple[Place, tuple[Any, ...]]], *, change: bool = False
     ) -> list[Any]:
-        return each_of(self._server, [command for _, command in asked], change=change)
+        return await each_of(self._server, [command for _, command in asked], change=change)
 
-    def close(self) -> None:
-        self._server.close()
-        if self._owned:
-            self._server.client.close()
+    async def close(self) -> None:
+        await self._server.close()
 
 
-def each_of(server: Server, commands: Sequence[tuple[Any, ...]], *, change: bool) -> list[Any]:
+async def each_of(
+    server: Server, commands: Sequence[tuple[Any, ...]], *, change: bool
+) -> list[Any]:
     """The replies to several commands of one server, in one round trip; raises the first error."""
     if len(commands) == 1:
-        return [server.ask(*commands[0], change=change)]
+        return [await server.ask(*commands[0], change=change)]
     if not change:
-        return server.ask_all(commands)
-    replies = server.ask_each(commands, change=True)
+        return await server.ask_all(commands)
+    replies = await server.ask_each(commands, change=True)
     for reply in replies:
         if isinstance(reply, Exception):
             raise reply

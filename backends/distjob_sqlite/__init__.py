@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from distjob.offloop import OffLoop
 from distjob.store import Backend, Finding, Store
 from distjob_sqlite.guarantees import FILE
 from distjob_sqlite.settings import SqliteSettings
@@ -25,6 +26,10 @@ def _connect(settings: SqliteSettings, namespace: str, ttl: float) -> Store:
     return SqliteStore(settings, namespace, ttl)
 
 
+async def _connect_async(settings: SqliteSettings, namespace: str, ttl: float) -> OffLoop:
+    return await OffLoop.connect(lambda: _connect(settings, namespace, ttl))
+
+
 def _examine(store: Any) -> Iterable[Finding]:
     from distjob_sqlite.examine import examine
 
@@ -32,5 +37,9 @@ def _examine(store: Any) -> Iterable[Finding]:
 
 
 backend = Backend(
-    settings=SqliteSettings, connect=_connect, promises={"file": FILE}, examine=_examine
+    settings=SqliteSettings,
+    connect=_connect,
+    connect_async=_connect_async,
+    promises={"file": FILE},
+    examine=_examine,
 )

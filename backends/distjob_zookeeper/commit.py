@@ -16,7 +16,6 @@ from typing import Any
 
 from distjob.errors import RecordError
 from distjob.store import ABSENT, Committed, Gone, Reply, Stale
-from distjob_zookeeper.connection import Ask, Batch, Steps, failed, multi
 from distjob_zookeeper.layout import (
     LARGEST,
     PACKET,
@@ -26,6 +25,7 @@ from distjob_zookeeper.layout import (
     message,
     packed,
 )
+from distjob_zookeeper.requests import Ask, Batch, Steps, failed, multi
 from distjob_zookeeper.seen import Memory, Seen
 from distjob_zookeeper.verbs import ANY, enter, exists, get, look, prove
 

@@ -1,80 +1,37 @@
-"""The connection to ZooKeeper: how it is asked, what kazoo's errors mean, and how it is let go of.
+"""The connection to ZooKeeper: how it is asked, its life, and how it is let go of.
 
-Verbs are generators: each yields `Batch`es of requests, which go out together, and is sent what was
-answered. `Connection.run` drives one and blocks; nothing else here waits for a server but `start`.
-kazoo reconnects, and after an expiry opens a new session, by itself; who must know of either hears
-it from ``told``. Nothing is ever sent twice. Knows neither nodes nor sessions of ours.
+`Connection.run` drives a verb, in the world of the store's link; `Connection.run_here` blocks in
+every world, for what is asked in threads of our own. Nothing else here waits for a server but
+`start`. kazoo reconnects, and after an expiry opens a new session, by itself; who must know of
+either hears it from ``told``. Nothing is ever sent twice. Knows neither nodes nor sessions of ours.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import struct
 import threading
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from kazoo.client import KazooClient
-from kazoo.exceptions import (
-    AuthFailedError,
-    BadArgumentsError,
-    BadVersionError,
-    ConnectionClosedError,
-    ConnectionDropped,
-    InvalidACLError,
-    KazooException,
-    NoAuthError,
-    NodeExistsError,
-    NoNodeError,
-    NotReadOnlyCallError,
-    QuotaExceededError,
-    RolledBackError,
-    SessionExpiredError,
-    SessionMovedError,
-    ThrottledOpError,
-    UnimplementedError,
-    WriterNotClosedException,
-)
-from kazoo.handlers.threading import KazooTimeoutError
+from kazoo.exceptions import ConnectionDropped, WriterNotClosedException
 from kazoo.protocol.states import KazooState, KeeperState
 
+from distjob.both import now
 from distjob.clock import monotonic
 from distjob.errors import BackendUnavailable
+from distjob_zookeeper.failures import FAILURES, meaning
 from distjob_zookeeper.handler import Notes, Sockets
+from distjob_zookeeper.links import Link, Threads
+from distjob_zookeeper.requests import ANSWERS, Batch, Steps
+
+if TYPE_CHECKING:
+    from kazoo.client import KazooClient
 
 log = logging.getLogger("distjob.zookeeper")
 
 T = TypeVar("T")
-Ask: TypeAlias = Callable[[KazooClient], Any]
-"""Sends one request; returns kazoo's result of it."""
-
-
-class Batch(NamedTuple):
-    """Requests that go out together, in order; one connection answers them in order."""
-
-    asks: Sequence[Ask]
-    change: bool = False
-    """Whether one of them may change something."""
-
-
-Steps: TypeAlias = Generator[Batch, list[Any], T]
-"""A verb. What a request was answered, or one of `ANSWERS`, is sent back for each."""
-
-ANSWERS = (NoNodeError, NodeExistsError, BadVersionError)
-"""Errors that are an answer, to be judged by who has asked."""
-_DENIED = (NoAuthError, AuthFailedError, InvalidACLError)
-_UNCHANGED = (
-    # Certainly nothing was carried out. ConnectionClosedError is not: its request may be queued.
-    *_DENIED, BadArgumentsError, NotReadOnlyCallError, QuotaExceededError,
-    RolledBackError, SessionExpiredError, SessionMovedError, ThrottledOpError, UnimplementedError,
-)  # fmt: skip
-FAILURES = (KazooException, KazooTimeoutError, RuntimeError, struct.error)
-"""All that a request of kazoo's may raise; the last two if it can't read an answer."""
-
-
-class NotAllowed(BackendUnavailable):
-    """Our credentials were refused, or lack a permission; in connecting that is a `ConfigError`."""
+_HERE = Threads()
 
 
 class Connection:
@@ -85,7 +42,13 @@ class Connection:
     """
 
     def __init__(
-        self, client: KazooClient, timeout: float, told: Callable[[bool], None], *, needed: float
+        self,
+        client: KazooClient,
+        timeout: float,
+        told: Callable[[bool], None],
+        *,
+        needed: float,
+        link: Link = _HERE,
     ) -> None:
         self.client = client
         self.timeout = timeout
@@ -106,6 +69,7 @@ class Connection:
         """A moment before which the servers last heard of the session by a new connection."""
         self.closed = False
         self._told = told
+        self._link = link
         self._pid = os.getpid()
         self._reviving = threading.Lock()
         client.add_listener(self._hear)
@@ -114,24 +78,49 @@ class Connection:
 
     # -- requests ------------------------------------------------------------------------------
 
-    def run(self, steps: Steps[T]) -> T:
+    async def run(self, steps: Steps[T]) -> T:
         """Drive a verb to its end; all its requests share one time-out.
 
         Raises `BackendUnavailable`, and what the verb raises.
         """
+        return await self._drive(steps, self._link)
+
+    def run_here(self, steps: Steps[T]) -> T:
+        """As `run`, blocking, whatever the link is."""
+        return now(self._drive(steps, _HERE))
+
+    async def _drive(self, steps: Steps[T], link: Link) -> T:
         until = monotonic() + self.timeout
         change = False
         try:
             batch = next(steps)
             while True:
                 change = batch.change
-                batch = steps.send(self._exchange(batch, until))
+                batch = steps.send(await self._exchange(batch, until, link))
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
         except FAILURES as error:
-            raise self.error(error, unanswered=change) from error
+            where = f"ZooKeeper at {self.name}"
+            raise meaning(error, where, self._reason(), self.timeout, unanswered=change) from error
         finally:
             steps.close()
+
+    async def _exchange(self, batch: Batch, until: float, link: Link) -> list[Any]:
+        self.check()
+        room = batch.urgent or await link.room(len(batch.asks), until - monotonic())
+        self.check()
+        if not room or monotonic() >= until:
+            msg = f"ZooKeeper at {self.name}: no end within {self.timeout:g} s; nothing was changed"
+            raise BackendUnavailable(msg)
+        results = [ask(self.client) for ask in batch.asks]
+        await link.answered(results, until - monotonic())
+        answers: list[Any] = []
+        for result in results:
+            try:
+                answers.append(result.get_nowait())
+            except ANSWERS as answer:
+                answers.append(answer)
+        return answers
 
     def check_process(self) -> None:
         """Raise `BackendUnavailable` in a forked child, which has none of kazoo's threads."""
@@ -148,41 +137,6 @@ class Connection:
         if not self.client.connected:
             msg = f"ZooKeeper at {self.name}: not connected{self._reason()}"
             raise BackendUnavailable(msg)
-
-    def _exchange(self, batch: Batch, until: float) -> list[Any]:
-        self.check()
-        if monotonic() >= until:
-            msg = f"ZooKeeper at {self.name}: no end within {self.timeout:g} s; nothing was changed"
-            raise BackendUnavailable(msg)
-        results = [ask(self.client) for ask in batch.asks]
-        answers: list[Any] = []
-        for result in results:
-            try:
-                answers.append(result.get(timeout=max(0.0, until - monotonic())))
-            except ANSWERS as answer:
-                answers.append(answer)
-        return answers
-
-    def error(self, error: BaseException, *, unanswered: bool) -> BackendUnavailable:
-        """What ``error`` means; ``unanswered`` if a change had been asked for when it came."""
-        where = f"ZooKeeper at {self.name}"
-        if isinstance(error, KazooTimeoutError):
-            msg = f"{where} did not answer within {self.timeout:g} s{self._reason()}"
-            return BackendUnavailable(msg, unanswered=unanswered)
-        if isinstance(error, AuthFailedError):
-            return NotAllowed(f"{where}: the user or password was refused")
-        if isinstance(error, _DENIED):
-            return NotAllowed(
-                f"{where}: the user may not do this ({type(error).__name__}): set user and "
-                "password as for the other controllers of this namespace, or mend the nodes' ACL"
-            )
-        said = f"{type(error).__name__} {error}".strip()
-        surely_unchanged = isinstance(error, _UNCHANGED) and not isinstance(
-            error, ConnectionClosedError
-        )
-        return BackendUnavailable(
-            f"{where}: {said}{self._reason()}", unanswered=unanswered and not surely_unchanged
-        )
 
     def _reason(self) -> str:
         return f" ({self.notes.last})" if self.notes.last else ""
@@ -208,14 +162,15 @@ class Connection:
         finally:
             self.client.remove_listener(hear)
 
+    def given_up(self) -> bool:
+        """Whether kazoo has done so for ever, as it does when a login is cut short."""
+        ours = self.sockets is not None and not self.closed and os.getpid() == self._pid
+        return ours and self.client.client_state in (KeeperState.CLOSED, KeeperState.AUTH_FAILED)
+
     def revive(self) -> None:
-        """Start anew what kazoo has given up for ever, as it does when a login is cut short."""
-        if self.sockets is None or self.closed or os.getpid() != self._pid:
-            return
-        if self.client.client_state not in (KeeperState.CLOSED, KeeperState.AUTH_FAILED):
-            return
+        """Start anew what kazoo has given up."""
         with self._reviving:
-            if self.client.client_state in (KeeperState.CLOSED, KeeperState.AUTH_FAILED):
+            if self.given_up():
                 self._stop()
                 self.start()
 
@@ -236,7 +191,8 @@ class Connection:
         silent.daemon = True
         silent.start()
         try:
-            self._stop()
+            with self._reviving:
+                self._stop()
         finally:
             silent.cancel()
 
@@ -282,24 +238,3 @@ class Connection:
             "needed (1.5 times session.ttl): raise the server's maxSessionTimeout (20 times its "
             "tickTime unless set), or lower session.ttl"
         )
-
-
-def multi(build: Callable[[Any], None]) -> Ask:
-    """A request of several operations that hold together; ``build`` adds them."""
-
-    def ask(client: KazooClient) -> Any:
-        transaction = client.transaction()
-        build(transaction)
-        return transaction.commit_async()
-
-    return ask
-
-
-def failed(results: Sequence[Any]) -> tuple[int, KazooException] | None:
-    """Which operation of a `multi` failed, and how. Raises what is none of `ANSWERS`."""
-    for place, result in enumerate(results):
-        if isinstance(result, KazooException) and not isinstance(result, RolledBackError):
-            if not isinstance(result, ANSWERS):
-                raise result
-            return place, result
-    return None

@@ -16,9 +16,10 @@ from kazoo.exceptions import NoNodeError
 from distjob.errors import BackendUnavailable
 from distjob.store import Finding
 from distjob_zookeeper import setup, verbs, wire
-from distjob_zookeeper.connection import Batch, Connection, Steps
+from distjob_zookeeper.connection import Connection
 from distjob_zookeeper.guarantees import MARGIN
 from distjob_zookeeper.layout import PACKET
+from distjob_zookeeper.requests import Batch, Steps
 from distjob_zookeeper.settings import ZookeeperSettings
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _on_loopback(host: str) -> bool:
 
 
 def _limits(connection: Connection) -> Iterator[Finding]:
-    connection.run(_ask("/"))  # once it is answered, the timeout is known
+    connection.run_here(_ask("/"))  # once it is answered, the timeout is known
     needed = TTL * MARGIN
     granted = f"sessions of {connection.granted:g} s where {needed:g} s are asked for"
     if connection.granted < needed:
@@ -141,8 +142,8 @@ def _limits(connection: Connection) -> Iterator[Finding]:
             "lower minSessionTimeout (twice tickTime unless set)",
         )
     try:
-        connection.run(_ask("/" + "x" * PACKET))
-        connection.run(_ask("/"))
+        connection.run_here(_ask("/" + "x" * PACKET))
+        connection.run_here(_ask("/"))
     except BackendUnavailable:
         yield Finding(
             "danger",
@@ -164,15 +165,15 @@ def _nodes(connection: Connection, chroot: str, settings: ZookeeperSettings) -> 
         (found,) = yield Batch((lambda client: client.get_children_async(path),))
         return [] if isinstance(found, NoNodeError) else list(found)
 
-    for namespace in connection.run(children(root)):
+    for namespace in connection.run_here(children(root)):
         folder = f"{root}/{namespace}/vm"
-        if (vms := len(connection.run(children(folder)))) > MANY:
+        if (vms := len(connection.run_here(children(folder)))) > MANY:
             yield Finding(
                 "warning",
                 f"{vms} VMs have nodes in {folder}; those without jobs have empty ones",
                 "delete these by ZookeeperStore.forget()",
             )
-        open_to_all = settings.user and connection.run(_open(folder))
+        open_to_all = settings.user and connection.run_here(_open(folder))
         if open_to_all:
             yield Finding(
                 "warning",

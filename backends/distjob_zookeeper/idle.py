@@ -7,41 +7,43 @@ So every deletion begins another epoch in the same step, and every commit names 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from kazoo.exceptions import NoNodeError
 
 from distjob_zookeeper import verbs
-from distjob_zookeeper.connection import Batch, Connection, Steps
+from distjob_zookeeper.connection import Connection
 from distjob_zookeeper.layout import Epoch, Layout, encoded
+from distjob_zookeeper.requests import Batch, Steps
 
 MOST = 100
 """Nodes that one step deletes."""
 
 
-def nodes(connection: Connection, layout: Layout) -> Iterator[tuple[str, bytes, Any]]:
+async def nodes(connection: Connection, layout: Layout) -> AsyncIterator[tuple[str, bytes, Any]]:
     """Name, data and stat of every VM's node; not one moment's picture."""
-    for some in verbs.chunks(connection.run(verbs.names(layout))):
-        for node, answer in zip(some, connection.run(verbs.nodes(layout, some)), strict=True):
+    for some in verbs.chunks(await connection.run(verbs.names(layout))):
+        answers = await connection.run(verbs.nodes(layout, some))
+        for node, answer in zip(some, answers, strict=True):
             if not isinstance(answer, NoNodeError):
                 yield node, answer[0] or b"", answer[1]
 
 
-def forget(connection: Connection, layout: Layout, vms: Iterable[str] | None) -> int:
+async def forget(connection: Connection, layout: Layout, vms: Iterable[str] | None) -> int:
     """Delete empty nodes, of ``vms`` or all; how many there were. Raises `BackendUnavailable`."""
     if vms is None:
-        names = connection.run(verbs.names(layout))
+        names = await connection.run(verbs.names(layout))
     else:
         names = list(dict.fromkeys(map(encoded, vms)))
-    return sum(_forget(connection, layout, some) for some in verbs.chunks(names, MOST))
+    return sum([await _forget(connection, layout, some) for some in verbs.chunks(names, MOST)])
 
 
-def _forget(connection: Connection, layout: Layout, names: list[str]) -> int:
+async def _forget(connection: Connection, layout: Layout, names: list[str]) -> int:
     while True:
-        epoch, idle = connection.run(_idle(layout, names))
+        epoch, idle = await connection.run(_idle(layout, names))
         while idle:
-            place, begun = connection.run(verbs.forget(layout, epoch, idle))
+            place, begun = await connection.run(verbs.forget(layout, epoch, idle))
             if begun:
                 return len(idle)
             if place < 0:  # somebody else has just forgotten some: look again

@@ -8,7 +8,6 @@ kazoo calls from threads of its own, where nothing here blocks. Knows nothing of
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,8 +17,11 @@ from kazoo.protocol.states import EventType, WatchedEvent
 from distjob.clock import monotonic
 from distjob.errors import BackendUnavailable
 from distjob.store import ABSENT, Ended, Event
-from distjob_zookeeper.connection import FAILURES, Batch, Connection, Steps
+from distjob_zookeeper.connection import Connection
+from distjob_zookeeper.failures import FAILURES
 from distjob_zookeeper.layout import decoded
+from distjob_zookeeper.links import Changes, Link
+from distjob_zookeeper.requests import Batch, Steps
 from distjob_zookeeper.seen import Memory, Seen
 from distjob_zookeeper.sessions import Session, Watchdog
 from distjob_zookeeper.verbs import get
@@ -29,7 +31,7 @@ class Post:
     """Fills the sessions' mailboxes, and lets one caller wait for what is in them."""
 
     def __init__(
-        self, connection: Connection, watchdog: Watchdog, changed: threading.Condition
+        self, connection: Connection, watchdog: Watchdog, changed: Changes, link: Link
     ) -> None:
         self.memory: Memory | None = None
         """Where what wake-ups tell of nodes is kept."""
@@ -38,12 +40,15 @@ class Post:
         self._changed = changed
         self._interrupted = False
         self._closed = False
-        self._receiving = threading.Lock()
+        self._link = link
+        self._receiving = link.lock()
 
     # -- from kazoo's threads -------------------------------------------------------------------
 
     def watcher(self, session: Session) -> Any:
-        """What kazoo is to call when the node of ``session`` changes."""
+        """What kazoo is to call when the node of ``session`` changes; it keeps but one of each."""
+        if session.watcher is not None:
+            return session.watcher
 
         def fired(event: WatchedEvent) -> None:
             if event.type == EventType.CHANGED:
@@ -61,10 +66,11 @@ class Post:
             except FAILURES:
                 with self._changed:  # not watched any more: its receiver finds that out
                     session.armed = -1
-                    self._changed.notify_all()
+                    self._changed.tell()
             else:
                 self.arrived(session, answer, generation)
 
+        session.watcher = fired
         return fired
 
     def ended(self, event: WatchedEvent) -> None:
@@ -74,7 +80,7 @@ class Post:
             with self._changed:
                 for session in self._watchdog.sessions.values():
                     session.tell(told)
-                self._changed.notify_all()
+                self._changed.tell()
 
     def arrived(self, session: Session, answer: Any, generation: int) -> None:
         """``session``'s node was read, and is watched since, in that generation."""
@@ -82,7 +88,7 @@ class Post:
         with self._changed:
             session.armed = generation
             found = session.arrived(data or b"", stat.version, stat.mzxid)
-            self._changed.notify_all()
+            self._changed.tell()
         if found is not None and self.memory is not None:
             version = ABSENT if found.removed else stat.mzxid
             self.memory.put(found.vm, Seen(version, found.node, found.epoch))
@@ -91,36 +97,42 @@ class Post:
         with self._changed:
             session.deleted = True
             session.end()
-            self._changed.notify_all()
+            self._changed.tell()
 
     # -- from a caller's ------------------------------------------------------------------------
 
-    def receive(self, session: Session | None, timeout: float) -> Sequence[Event]:
-        """See `distjob.store.Store.receive`; None: a session that has ended, or is not ours."""
+    async def receive(self, session: Session | None, timeout: float) -> Sequence[Event]:
+        """See `distjob.store.Store.receive`; None: a session that has ended, or is not ours.
+
+        What is taken from the mailbox is returned without an await, after which it could be lost.
+        """
         until = monotonic() + timeout
-        with self._receiving:
+        async with self._receiving:
             while True:
                 with self._changed:
                     self._check()
-                    if session is None or session.ended or self._armed(session):
+                    seen = self._changed.count
+                    left = until - monotonic()
+                    armed = session is None or session.ended or self._armed(session)
+                    if armed:
                         events = session.take() if session is not None else []
-                        left = until - monotonic()
                         if events or self._interrupted or left <= 0:
                             self._interrupted = False
                             return events
-                        self._changed.wait(left)
-                        continue
-                self._rearm(session)
+                if armed or session is None:
+                    await self._link.changed(self._changed, seen, left)
+                else:
+                    await self._rearm(session)
 
     def interrupt(self) -> None:
         with self._changed:
             self._interrupted = True
-            self._changed.notify_all()
+            self._changed.tell()
 
     def close(self) -> None:
         """Whoever receives raises. With the lock held."""
         self._closed = True
-        self._changed.notify_all()
+        self._changed.tell()
 
     def _check(self) -> None:
         self._connection.check()
@@ -131,15 +143,15 @@ class Post:
     def _armed(self, session: Session) -> bool:
         return session.armed == self._connection.generation
 
-    def _rearm(self, session: Session) -> None:
+    async def _rearm(self, session: Session) -> None:
         generation = self._connection.generation
-        answer = self._connection.run(_look(session, self.watcher(session)))
+        with self._changed:  # of the ends of others, at least; also if the answer is lost
+            session.missed()
+        answer = await self._connection.run(_look(session, self.watcher(session)))
         if answer is None:
             self._deleted(session)
-            return
-        self.arrived(session, answer, generation)
-        with self._changed:
-            session.missed()  # of the ends of others, at least
+        else:
+            self.arrived(session, answer, generation)
 
 
 def _look(session: Session, watch: Any) -> Steps[Any]:

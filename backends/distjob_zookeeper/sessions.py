@@ -11,11 +11,13 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from distjob.clock import monotonic
 from distjob.errors import BackendUnavailable
 from distjob.store import Event, Missed, Woken
 from distjob_zookeeper.layout import Wakeup, wakeup
+from distjob_zookeeper.links import Changes
 
 log = logging.getLogger("distjob.zookeeper")
 
@@ -36,6 +38,8 @@ class Session:
         """The generation of the connection in which its node is watched."""
         self.version = 0
         """Of its node's data, as received last."""
+        self.watcher: Any = None
+        """What is called when its node changes, once it was asked for."""
         self._touches = deque([sent])
         self._generation = generation
         self._events: list[Event] = []
@@ -52,7 +56,7 @@ class Session:
             self._missed = True
 
     def touch(self, sent: float, generation: int, connected_at: float) -> float:
-        """Note that the server is being asked; since when its leader surely knows of us.
+        """Note that the server has answered what was ``sent``; since when its leader knows of us.
 
         The server at hand tells the leader who was heard of with its next reply to a ping, half a
         tick later. If it dies before, the leader knows no more than the touch before that one.
@@ -103,7 +107,7 @@ class Watchdog:
     PAUSE = 0.25
     """Seconds until it tries again what the store did not answer."""
 
-    def __init__(self, changed: threading.Condition, delete: Callable[[str], None]) -> None:
+    def __init__(self, changed: Changes, delete: Callable[[str], None]) -> None:
         self.sessions: dict[str, Session] = {}
         """By id; those whose nodes may exist. Guarded by ``changed``."""
         self._changed = changed
@@ -119,7 +123,7 @@ class Watchdog:
             self._running = True
             name = "distjob-zookeeper"
             threading.Thread(target=self._run, name=name, daemon=True).start()
-        self._changed.notify_all()
+        self._changed.tell()
 
     def lost(self) -> None:
         """The ZooKeeper session has ended, and all nodes with it. With the lock held."""
@@ -127,13 +131,20 @@ class Watchdog:
             session.end()
             session.deleted = True
         self.sessions.clear()
-        self._changed.notify_all()
+        self._changed.tell()
+
+    def suspended(self) -> None:
+        """All watches are lost, also those that somebody is just setting. With the lock held."""
+        for session in self.sessions.values():
+            if not session.ended:
+                session.missed()
+        self._changed.tell()
 
     def stop(self) -> None:
         """Leave the sessions to the servers. With the lock held."""
         self._stopped = True
         self.sessions.clear()
-        self._changed.notify_all()
+        self._changed.tell()
 
     def finish(self, afterwards: Callable[[], None]) -> bool:
         """End with the last session, then call ``afterwards``; False: there is none now.
@@ -165,7 +176,7 @@ class Watchdog:
                 if over:
                     for session in over:
                         session.end()
-                    self._changed.notify_all()
+                    self._changed.tell()
                     return over
                 self._changed.wait(min(s.deadline for s in self.sessions.values()) - now)
             self._running = False

@@ -1,6 +1,7 @@
 """Connecting: the client's options, what the servers must grant, the nodes all need, the errors.
 
 Everything that can be wrong is found out here, as a `ConfigError`, rather than with a job held.
+All of it blocks, in every world: on asyncio it is done in a thread, as it is done once.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from distjob.errors import BackendUnavailable, ConfigError, DistjobError
 from distjob.store import Guarantees
 from distjob_zookeeper import guarantees as promised
 from distjob_zookeeper import verbs, wire
-from distjob_zookeeper.connection import Batch, Connection, NotAllowed, Steps, failed, multi
+from distjob_zookeeper.connection import Connection
+from distjob_zookeeper.failures import NotAllowed
 from distjob_zookeeper.handler import Notes, Sockets, tls_context
 from distjob_zookeeper.layout import FORMAT, Epoch, Layout
+from distjob_zookeeper.requests import Batch, Steps, failed, multi
 from distjob_zookeeper.settings import ZookeeperSettings
 
 log = logging.getLogger("distjob.zookeeper")
@@ -139,9 +142,9 @@ def look_at_limits(connection: Connection) -> None:
     kazoo does not tell it. So each server is asked what it grants, on a connection of its own.
     Raises `BackendUnavailable` if none answers.
     """
-    client = connection.client
-    if connection.sockets is not None or connection.limits_of == client.client_id:
+    if not limits_unknown(connection):
         return
+    client = connection.client
     of = client.client_id
     asked = client._session_timeout / 1000  # noqa: SLF001  # as passed to KazooClient(timeout=...)
     granted, last = [], ""
@@ -157,14 +160,19 @@ def look_at_limits(connection: Connection) -> None:
     connection.limits_of = of
 
 
+def limits_unknown(connection: Connection) -> bool:
+    """Whether `look_at_limits` would have to ask."""
+    return connection.sockets is None and connection.limits_of != connection.client.client_id
+
+
 def prepare(connection: Connection, layout: Layout, name: str) -> Epoch:
     """Make what nodes are missing, and find out that we may do all that we will have to.
 
     Returns the current epoch. Raises `BackendUnavailable`, `ConfigError`.
     """
     try:
-        connection.run(_make(layout))
-        written, epoch = connection.run(_rehearse(layout, name))
+        connection.run_here(_make(layout))
+        written, epoch = connection.run_here(_rehearse(layout, name))
     except BackendUnavailable as error:
         found = why(connection)
         if isinstance(error, NotAllowed) and not isinstance(found, ConfigError):

@@ -1,7 +1,7 @@
 """The verbs, as batches of requests: what is asked together, and what follows from the answers.
 
-Generators, so that a blocking caller and one on asyncio can share them; the commit has a file of
-its own. Knows nothing of threads.
+Generators, so that a blocking caller and one on asyncio share them; the commit has a file of its
+own. Knows nothing of threads.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from kazoo.exceptions import NoNodeError
 
 from distjob.store import ABSENT, Versioned
-from distjob_zookeeper.connection import Ask, Batch, Steps, failed, multi
 from distjob_zookeeper.layout import Epoch, Layout, ttl_of, unpacked
+from distjob_zookeeper.requests import Ask, Batch, Steps, failed, multi
 from distjob_zookeeper.seen import Memory, Seen
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def open_session(
 
 
 def keep_alive(path: str) -> Steps[bool]:
-    (results,) = yield Batch((prove(path),), change=True)
+    (results,) = yield Batch((prove(path),), change=True, urgent=True)
     return failed(results) is None
 
 

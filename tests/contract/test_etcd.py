@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import grpc
+import grpc.aio
 import pytest
 
-from distjob.store import Store
+from distjob.store import AsyncStore, Store
 from distjob.testing.contract import Connect, StoreContract
+from distjob.testing.onloop import LoopThread, OnLoop
 from distjob_etcd import EtcdSettings, backend
+from distjob_etcd.aio import open_store
 from distjob_etcd.store import EtcdStore
 from servers import EtcdCluster, EtcdNode
 
@@ -106,6 +110,76 @@ class TestEtcdWithAChannelOfTheUsers(TestEtcd):
                 store.close()
 
 
+class InLoop(OnLoop):
+    """In a loop that all stores of a test share: older gRPC grumbles where there are several."""
+
+    def __init__(self, thread: LoopThread, connect: Callable[[], Awaitable[AsyncStore]]) -> None:
+        self._thread = thread
+        self.store = thread.run(_awaited(connect))
+        self.guarantees = self.store.guarantees
+
+    def close(self) -> None:
+        self._thread.run(self.store.close())
+
+
+async def _awaited(connect: Callable[[], Awaitable[AsyncStore]]) -> AsyncStore:
+    return await connect()
+
+
+async def _channel(address: str) -> grpc.aio.Channel:
+    return grpc.aio.insecure_channel(address)
+
+
+class OnAsyncio(OnEtcd):
+    """Each store with channels of its own."""
+
+    @pytest.fixture
+    def loop(self) -> Iterator[LoopThread]:
+        thread = LoopThread()
+        yield thread
+        left = thread.close()
+        assert not left, left
+
+    @pytest.fixture
+    def opening(
+        self, endpoints: list[str], fresh_namespace: str
+    ) -> Callable[[], Awaitable[AsyncStore]]:
+        assert backend.connect_async is not None
+        settings = EtcdSettings(endpoints=tuple(endpoints), timeout=PATIENT)
+        return partial(backend.connect_async, settings, fresh_namespace, TTL)
+
+    @pytest.fixture
+    def connect(
+        self, loop: LoopThread, opening: Callable[[], Awaitable[AsyncStore]]
+    ) -> Iterator[Connect]:
+        stores: list[Store] = []
+
+        def connect() -> Store:
+            stores.append(InLoop(loop, opening))
+            return stores[-1]
+
+        yield connect
+        for store in stores:
+            store.close()
+
+
+class TestEtcdOnAsyncio(OnAsyncio, TestEtcd):
+    pass
+
+
+class TestEtcdOnAsyncioWithAChannelOfTheUsers(OnAsyncio, TestEtcd):
+    """GRPC's own defaults, and one channel for all stores."""
+
+    @pytest.fixture
+    def opening(
+        self, loop: LoopThread, endpoints: list[str], fresh_namespace: str
+    ) -> Iterator[Callable[[], Awaitable[AsyncStore]]]:
+        channel = loop.run(_channel(endpoints[0]))
+        yield partial(open_store, channel, fresh_namespace, TTL, timeout=PATIENT)
+        assert channel.get_state() is not grpc.ChannelConnectivity.SHUTDOWN
+        loop.run(channel.close())
+
+
 class TestEtcdCluster(OnEtcd):
     @pytest.fixture
     def node(self, etcd_cluster: EtcdCluster) -> EtcdNode:
@@ -134,3 +208,7 @@ class TestEtcdCluster(OnEtcd):
             etcd_cluster.leader()
 
         return fail_over
+
+
+class TestEtcdClusterOnAsyncio(OnAsyncio, TestEtcdCluster):
+    pass

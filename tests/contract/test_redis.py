@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
-import redis
+import redis.asyncio
 
+from distjob.store import AsyncStore
 from distjob.testing.contract import Connect, StoreContract
+from distjob.testing.onloop import OnLoop
 from distjob_redis import RedisSettings, backend
+from distjob_redis.aio import open_store
 from distjob_redis.store import RedisStore
 from servers import RedisServer
 
@@ -86,3 +90,59 @@ class TestRedisWithAClientOfTheUsers(TestRedis):
                 return store
 
             yield connect
+
+
+class TestRedisOnAsyncio(TestRedis):
+    @pytest.fixture
+    def connect(self, redis_server: RedisServer, fresh_namespace: str) -> Iterator[Connect]:
+        settings = RedisSettings(url=redis_server.url, timeout=10.0)
+        with ExitStack() as closing:
+
+            def connect() -> OnLoop:
+                assert backend.connect_async is not None
+                store = OnLoop(partial(backend.connect_async, settings, fresh_namespace, TTL))
+                closing.callback(store.close)
+                return store
+
+            yield connect
+
+
+class TestRedisOnAsyncioWithAClientOfTheUsers(TestRedis):
+    @pytest.fixture
+    def connect(self, redis_server: RedisServer, fresh_namespace: str) -> Iterator[Connect]:
+        with ExitStack() as closing:
+
+            def connect() -> OnLoop:
+                client = redis.asyncio.Redis.from_url(redis_server.url)
+
+                async def opened() -> AsyncStore:
+                    return await open_store(client, fresh_namespace, TTL)
+
+                store = UsersOnLoop(opened, client)
+                closing.callback(store.close)
+                return store
+
+            yield connect
+
+
+class UsersOnLoop(OnLoop):
+    """A store on a client of the user's, who closes it after the store, in the same loop."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[AsyncStore]],
+        client: redis.asyncio.Redis | redis.asyncio.RedisCluster,
+    ) -> None:
+        self._client = client
+        super().__init__(connect)
+
+    def close(self) -> None:
+        if not self._thread.loop.is_closed():
+            self._thread.run(self.store.close())
+            assert self._thread.run(self._ping())
+            self._thread.run(self._client.aclose())
+        super().close()
+
+    async def _ping(self) -> bool:
+        """The client is open yet."""
+        return bool(await self._client.ping())

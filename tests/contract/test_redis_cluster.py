@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import redis
 
 from distjob.store import Store
 from distjob.testing.contract import Connect, StoreContract, committed
+from distjob.testing.onloop import OnLoop
 from distjob_redis import RedisSettings, backend
 from distjob_redis.settings import ClusterSettings
 from distjob_redis.store import RedisStore
@@ -152,3 +154,18 @@ class TestRedisClusterWithOneShard(TestRedisCluster):
     def settings(self, hosts: list[str], fresh_namespace: str) -> Mapping[str, Any]:
         section = {"cluster": {"hosts": hosts, "shards": 1}}
         return {"namespace": fresh_namespace, "backend": "redis", "redis": section}
+
+
+class TestRedisClusterOnAsyncio(TestRedisCluster):
+    @pytest.fixture
+    def connect(self, hosts: list[str], fresh_namespace: str) -> Iterator[Connect]:
+        settings = RedisSettings(cluster=ClusterSettings(hosts=tuple(hosts)), timeout=5.0)
+        with ExitStack() as closing:
+
+            def connect() -> OnLoop:
+                assert backend.connect_async is not None
+                store = OnLoop(partial(backend.connect_async, settings, fresh_namespace, TTL))
+                closing.callback(store.close)
+                return store
+
+            yield connect

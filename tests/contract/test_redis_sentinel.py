@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis.sentinel import Sentinel
 
 from distjob.testing.contract import Connect, StoreContract
+from distjob.testing.onloop import OnLoop
 from distjob_redis import RedisSettings, backend
 from distjob_redis.settings import SentinelSettings
 from distjob_redis.store import RedisStore
@@ -36,15 +38,18 @@ class TestRedisSentinel(StoreContract):
         return {"timeout": 5.0, "sentinel": {"hosts": hosts, "name": redis_sentinel.name}}
 
     @pytest.fixture
-    def connect(self, section: dict[str, Any], fresh_namespace: str) -> Iterator[Connect]:
+    def chosen(self, section: dict[str, Any]) -> RedisSettings:
         sentinel = SentinelSettings(
             hosts=tuple(section["sentinel"]["hosts"]), name=section["sentinel"]["name"]
         )
-        settings = RedisSettings(sentinel=sentinel, timeout=section["timeout"])
+        return RedisSettings(sentinel=sentinel, timeout=section["timeout"])
+
+    @pytest.fixture
+    def connect(self, chosen: RedisSettings, fresh_namespace: str) -> Iterator[Connect]:
         with ExitStack() as closing:
 
             def connect() -> RedisStore:
-                store = backend.connect(settings, fresh_namespace, TTL)
+                store = backend.connect(chosen, fresh_namespace, TTL)
                 assert isinstance(store, RedisStore)
                 closing.callback(store.close)
                 return store
@@ -107,6 +112,20 @@ class TestRedisSentinelWithAClientOfTheUsers(TestRedisSentinel):
 
             def connect() -> RedisStore:
                 store = RedisStore(client, fresh_namespace, TTL)
+                closing.callback(store.close)
+                return store
+
+            yield connect
+
+
+class TestRedisSentinelOnAsyncio(TestRedisSentinel):
+    @pytest.fixture
+    def connect(self, chosen: RedisSettings, fresh_namespace: str) -> Iterator[Connect]:
+        with ExitStack() as closing:
+
+            def connect() -> OnLoop:
+                assert backend.connect_async is not None
+                store = OnLoop(partial(backend.connect_async, chosen, fresh_namespace, TTL))
                 closing.callback(store.close)
                 return store
 

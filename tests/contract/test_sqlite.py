@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from distjob import clock
 from distjob.store import Store
 from distjob.testing.contract import Connect, StoreContract, committed, receive_woken
+from distjob.testing.onloop import OnLoop
 from distjob_sqlite import SqliteSettings, backend
 
 
@@ -101,3 +103,16 @@ class TestSqlite(StoreContract):
         version = committed(store, "vm", b"x", new, new)
         assert list(store.receive(old, 0.0)) == []
         assert [woken.version for woken in receive_woken(store, new, version)] == [version]
+
+
+class TestSqliteOnAsyncio(TestSqlite):
+    @pytest.fixture
+    def connect(self, tmp_path: Path, stores: list[Store]) -> Connect:
+        settings = SqliteSettings(path=str(tmp_path / "jobs.db"))
+
+        def connect() -> Store:
+            assert backend.connect_async is not None
+            stores.append(OnLoop(partial(backend.connect_async, settings, "default", 30.0)))
+            return stores[-1]
+
+        return connect

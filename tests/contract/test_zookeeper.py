@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from kazoo.protocol.states import KeeperState
 
 from distjob.store import Store
 from distjob.testing.contract import Connect, StoreContract
+from distjob.testing.onloop import OnLoop
 from distjob_zookeeper import ZookeeperSettings, backend
+from distjob_zookeeper.aio import open_store
 from distjob_zookeeper.layout import Layout
 from distjob_zookeeper.store import ZookeeperStore
 from servers import ZookeeperCluster, ZookeeperNode
@@ -20,7 +23,27 @@ from servers import ZookeeperCluster, ZookeeperNode
 TTL = 10.0
 
 
+def open_blocking(settings: ZookeeperSettings, namespace: str) -> Store:
+    return backend.connect(settings, namespace, TTL)
+
+
+def open_on_loop(settings: ZookeeperSettings, namespace: str) -> Store:
+    assert backend.connect_async is not None
+    return OnLoop(partial(backend.connect_async, settings, namespace, TTL))
+
+
+def over_blocking(client: KazooClient, namespace: str) -> Store:
+    # kazoo's own pauses between two tries to connect grow to seconds.
+    return ZookeeperStore(client, namespace, TTL, timeout=10.0)
+
+
+def over_on_loop(client: KazooClient, namespace: str) -> Store:
+    return OnLoop(partial(open_store, client, namespace, TTL, timeout=10.0))
+
+
 class TestZookeeper(StoreContract):
+    open = staticmethod(open_blocking)
+
     @pytest.fixture
     def hosts(self, zookeeper_server: ZookeeperNode) -> str:
         return zookeeper_server.hosts
@@ -39,7 +62,7 @@ class TestZookeeper(StoreContract):
         stores: list[Store] = []
 
         def connect() -> Store:
-            stores.append(backend.connect(settings, fresh_namespace, TTL))
+            stores.append(self.open(settings, fresh_namespace))
             return stores[-1]
 
         yield connect
@@ -84,6 +107,8 @@ class TestZookeeper(StoreContract):
 class TestZookeeperWithAClientOfTheUsers(TestZookeeper):
     """One client for all stores, with kazoo's own defaults."""
 
+    over = staticmethod(over_blocking)
+
     @pytest.fixture
     def connect(self, hosts: str, fresh_namespace: str) -> Iterator[Connect]:
         client = KazooClient(hosts=hosts, timeout=15.0)
@@ -91,8 +116,7 @@ class TestZookeeperWithAClientOfTheUsers(TestZookeeper):
         stores: list[Store] = []
 
         def connect() -> Store:
-            # kazoo's own pauses between two tries to connect grow to seconds.
-            stores.append(ZookeeperStore(client, fresh_namespace, TTL, timeout=10.0))
+            stores.append(self.over(client, fresh_namespace))
             return stores[-1]
 
         yield connect
@@ -138,3 +162,15 @@ class TestZookeeperEnsemble(TestZookeeper):
             return had - next(ours) * (len(nodes) - 1)  # each was asked for its number
 
         return asked
+
+
+class TestZookeeperOnAsyncio(TestZookeeper):
+    open = staticmethod(open_on_loop)
+
+
+class TestZookeeperOnAsyncioWithAClientOfTheUsers(TestZookeeperWithAClientOfTheUsers):
+    over = staticmethod(over_on_loop)
+
+
+class TestZookeeperEnsembleOnAsyncio(TestZookeeperEnsemble):
+    open = staticmethod(open_on_loop)

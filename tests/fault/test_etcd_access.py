@@ -9,14 +9,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import grpc
 import pytest
 
 from distjob.errors import BackendUnavailable, ConfigError, DistjobError
-from distjob.store import Committed, Woken
+from distjob.store import Committed, Store, Woken
+from distjob.testing.onloop import OnLoop
 from distjob_etcd import EtcdSettings, backend
+from distjob_etcd.server import Server
 from distjob_etcd.store import EtcdStore
 from servers import EtcdNode
 
@@ -24,6 +28,7 @@ TTL = 10.0
 SECRET = "s3cret-p@ss"
 USER = {"user": "distjob", "password": SECRET}
 Spawn = Callable[..., EtcdNode]
+Connected = Callable[..., AbstractContextManager[Store]]
 
 
 @pytest.fixture
@@ -58,27 +63,41 @@ def as_root(node: EtcdNode, *words: str) -> str:
     return node.cli("--user", "root:root", *words)
 
 
-@contextlib.contextmanager
-def connected(node: EtcdNode, namespace: str = "ns", **settings: object) -> Iterator[EtcdStore]:
-    prefix = "https://" if node.scheme == "https" else ""
-    chosen = EtcdSettings(
-        **{"endpoints": (f"{prefix}{node.address}",), "timeout": 5.0, **settings}  # type: ignore[arg-type]
-    )
-    store = backend.connect(chosen, namespace, TTL)
-    assert isinstance(store, EtcdStore)
-    try:
-        yield store
-    finally:
-        store.close()
+@pytest.fixture(params=["blocking", "asyncio"])
+def connected(request: pytest.FixtureRequest) -> Connected:
+    """Connects by settings, within ``with``; the store on asyncio in a loop of its own."""
+
+    @contextlib.contextmanager
+    def connected(node: EtcdNode, namespace: str = "ns", **settings: object) -> Iterator[Store]:
+        prefix = "https://" if node.scheme == "https" else ""
+        chosen = EtcdSettings(
+            **{"endpoints": (f"{prefix}{node.address}",), "timeout": 5.0, **settings}  # type: ignore[arg-type]
+        )
+        store: Store
+        if request.param == "asyncio":
+            assert backend.connect_async is not None
+            store = OnLoop(partial(backend.connect_async, chosen, namespace, TTL))
+        else:
+            store = backend.connect(chosen, namespace, TTL)
+        with contextlib.closing(store):
+            yield store
+
+    return connected
 
 
-def commit_waking(store: EtcdStore, session: str) -> int:
+def server_of(store: Store) -> Server:
+    server = store.server if isinstance(store, EtcdStore) else store.store.server  # type: ignore[attr-defined]
+    assert isinstance(server, Server)
+    return server
+
+
+def commit_waking(store: Store, session: str) -> int:
     reply = store.commit("vm", store.read("vm").version, b"woken", session, (session,))
     assert isinstance(reply, Committed)
     return reply.version
 
 
-def exercise(store: EtcdStore) -> None:
+def exercise(store: Store) -> None:
     """Every verb once."""
     me = store.open_session(TTL, "me")
     assert store.keep_alive(me)
@@ -113,27 +132,28 @@ REFUSED = (
 )
 
 
-def test_users_that_are_let_in_and_refused(guarded: EtcdNode) -> None:
+def test_users_that_are_let_in_and_refused(guarded: EtcdNode, connected: Connected) -> None:
     with connected(guarded, **USER) as store:
         exercise(store)
-        assert backend.examine is not None
-        said = {finding.what for finding in backend.examine(store)}
-        assert "authentication is on" in said
+        if isinstance(store, EtcdStore):
+            assert backend.examine is not None
+            said = {finding.what for finding in backend.examine(store)}
+            assert "authentication is on" in said
     for user, words in REFUSED:
         with pytest.raises(ConfigError, match=words) as caught, connected(guarded, **user):
             pass
         assert_secret(caught.value, EtcdSettings(**user))
 
 
-def test_tokens_that_have_ended_are_renewed(guarded: EtcdNode) -> None:
+def test_tokens_that_have_ended_are_renewed(guarded: EtcdNode, connected: Connected) -> None:
     """By time, and with the server that gave them; for requests, and for the watch."""
     with connected(guarded, **USER) as store:
         me = store.open_session(TTL, "me")
-        before = store.server._token
+        before = server_of(store)._token
         assert before
         threading.Event().wait(2.5)
         version = commit_waking(store, me)
-        assert store.server._token != before
+        assert server_of(store)._token != before
         assert list(store.receive(me, 5.0)) == [Woken("vm", version, b"woken")]
         threading.Event().wait(2.5)
         you = store.open_session(TTL, "you")  # a new watch on a stream with a token that has ended
@@ -145,7 +165,7 @@ def test_tokens_that_have_ended_are_renewed(guarded: EtcdNode) -> None:
         assert Woken("vm", last, b"woken") in received(store, you)
 
 
-def received(store: EtcdStore, session: str) -> list[object]:
+def received(store: Store, session: str) -> list[object]:
     events: list[object] = []
     for _ in range(20):
         with contextlib.suppress(BackendUnavailable):
@@ -155,7 +175,7 @@ def received(store: EtcdStore, session: str) -> list[object]:
     return events
 
 
-def test_a_right_that_is_taken_away(guarded: EtcdNode) -> None:
+def test_a_right_that_is_taken_away(guarded: EtcdNode, connected: Connected) -> None:
     with connected(guarded, **USER) as store:
         me = store.open_session(TTL, "me")
         as_root(guarded, "role", "revoke-permission", "distjob", "distjob/", "--prefix=true")
@@ -170,7 +190,7 @@ def test_a_right_that_is_taken_away(guarded: EtcdNode) -> None:
         exercise(store)
 
 
-def test_passwords_asked_for_later(spawn_etcd: Spawn) -> None:
+def test_passwords_asked_for_later(spawn_etcd: Spawn, connected: Connected) -> None:
     node = spawn_etcd()
     with connected(node, **USER) as store:
         me = store.open_session(TTL, "me")
@@ -223,7 +243,9 @@ def secured(spawn_etcd: Spawn, tmp_path: Path) -> EtcdNode:
     )
 
 
-def test_tls_with_certificates_of_both_sides(secured: EtcdNode, tmp_path: Path) -> None:
+def test_tls_with_certificates_of_both_sides(
+    secured: EtcdNode, tmp_path: Path, connected: Connected
+) -> None:
     ca = {"ca_file": str(tmp_path / "ca.crt")}
     own = {
         "cert_file": str(tmp_path / "client.crt"),

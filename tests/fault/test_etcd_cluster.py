@@ -254,8 +254,8 @@ def test_a_leader_change_in_the_midst_of_a_renewal(
     me = store.open_session(TTL, "me")
     ask, renewals = store.server.ask, []
 
-    def changing(method: str, request: object, **how: object) -> object:
-        answer = ask(method, request, **how)  # type: ignore[arg-type]
+    async def changing(method: str, request: object, **how: object) -> object:
+        answer = await ask(method, request, **how)  # type: ignore[arg-type]
         if method == KEEP_ALIVE:
             renewals.append(method)
             if len(renewals) <= changes:

@@ -21,8 +21,9 @@ from distjob.store import ABSENT, Committed, Ended, Event, Gone, Missed, Stale, 
 from distjob.testing.contract import try_until
 from distjob_etcd import EtcdSettings, backend
 from distjob_etcd import rpc_pb2 as rpc
+from distjob_etcd.greeting import version_of
 from distjob_etcd.layout import lease_of
-from distjob_etcd.store import EtcdStore, version_of
+from distjob_etcd.store import EtcdStore
 from proxy import Proxy
 from servers import EtcdNode, wait_for
 
@@ -350,13 +351,13 @@ def test_a_reader_that_died_is_told(connect: Connect, monkeypatch: pytest.Monkey
     version = commit_waking(store, me)
     assert receive(store, me, Woken("vm", version, b"woken"))
 
-    def no_threads(_: object) -> None:
+    def no_threads() -> None:
         msg = "can't start new thread"
         raise RuntimeError(msg)
 
     monkeypatch.setattr(store.server, "watch", no_threads)
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    store._watching._hang_up()
+    store.verbs._watching._hang_up()
     error = failed(lambda: store.receive(me, 10.0))
     assert "died" in str(error)
 
@@ -369,8 +370,9 @@ def test_what_is_watched_does_not_pile_up(connect: Connect) -> None:
         assert store.remaining([session, "no such"])[session] > 0
         other.close_session(session)
         assert list(store.receive(me, 5.0)) == [Ended(session)]
-    assert store._watching._watched == set()
-    assert len(store._watching._by_id) == 2
+    watches = store.verbs._watching._watches
+    assert watches._watched == set()
+    assert len(watches._by_number) == 2
 
 
 def test_a_server_that_has_lost_all_its_data(spawn_etcd: Callable[..., EtcdNode]) -> None:
@@ -415,7 +417,7 @@ def test_a_session_whose_key_was_deleted_is_not_renewed(
 ) -> None:
     store = connect()
     me = store.open_session(TTL, "me")
-    etcd_server.cli("del", store._layout.session_key(me).decode())
+    etcd_server.cli("del", store.verbs._layout.session_key(me).decode())
     assert not store.keep_alive(me)
     assert store.remaining([me]) == {me: 0.0}
     assert store.commit("vm", ABSENT, b"x", me, ()) == Gone(frozenset({me}))
@@ -603,7 +605,7 @@ _BESIDE = """
 import sys
 import {first}, {second}
 import {library} as library
-from distjob_etcd.store import EtcdStore, version_of
+from distjob_etcd.store import EtcdStore
 host, _, port = sys.argv[1].rpartition(":")
 client = library.client(host=host, port=int(port))
 store = EtcdStore(client, sys.argv[2], 10.0)

@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,28 +15,42 @@ import redis
 from distjob import Client, clock
 from distjob.errors import BackendUnavailable, ConfigError
 from distjob.jobs import Job
-from distjob.store import ABSENT, Committed, Gone, Missed, Stale, Woken
+from distjob.store import ABSENT, Committed, Gone, Missed, Stale, Store, Woken
 from distjob.testing.contract import committed, try_until
+from distjob.testing.onloop import OnLoop
 from distjob_redis import ClusterSettings, RedisSettings, backend
-from distjob_redis.store import RedisStore
 from servers import RedisCluster, RedisServer, wait_for
 
 TTL = 10.0
 PATIENCE = 30.0
 VMS = [f"vm-{number}" for number in range(40)]
-Connect = Callable[..., RedisStore]
+Connect = Callable[..., Store]
 
 
-@pytest.fixture
-def connect(redis_cluster: RedisCluster, fresh_namespace: str) -> Iterator[Connect]:
+def opened(world: str, settings: RedisSettings, namespace: str, ttl: float) -> Store:
+    """A store that blocks; or one on asyncio, in a loop of its own."""
+    if world == "asyncio":
+        assert backend.connect_async is not None
+        return OnLoop(partial(backend.connect_async, settings, namespace, ttl))
+    return backend.connect(settings, namespace, ttl)
+
+
+def verbs_of(store: Store) -> Any:
+    """What it is made of."""
+    return store.store if isinstance(store, OnLoop) else store.verbs
+
+
+@pytest.fixture(params=["threads", "asyncio"])
+def connect(
+    redis_cluster: RedisCluster, fresh_namespace: str, request: pytest.FixtureRequest
+) -> Iterator[Connect]:
     hosts = tuple(f"{host}:{port}" for host, port in redis_cluster.startup)
     with contextlib.ExitStack() as closing:
 
-        def connect(ttl: float = TTL, timeout: float = 1.0, **cluster: Any) -> RedisStore:
+        def connect(ttl: float = TTL, timeout: float = 1.0, **cluster: Any) -> Store:
             section = ClusterSettings(hosts=hosts, **cluster)
             settings = RedisSettings(cluster=section, timeout=timeout)
-            store = backend.connect(settings, fresh_namespace, ttl)
-            assert isinstance(store, RedisStore)
+            store = opened(request.param, settings, fresh_namespace, ttl)
             closing.callback(store.close)
             return store
 
@@ -67,18 +82,24 @@ def in_step(node: RedisServer) -> None:
     wait_for(equal, "a replica in step")
 
 
-def by_shard(store: RedisStore) -> dict[int, str]:
+def left_of(cluster: RedisCluster, key: bytes) -> int:
+    """Milliseconds that a key has yet."""
+    with asking(cluster.owner(redis.crc.key_slot(key))) as client:
+        return int(client.pttl(key))
+
+
+def by_shard(store: Store) -> dict[int, str]:
     """A VM of each shard, by the shard's number."""
-    return {store._shard(vm).number: vm for vm in reversed(VMS)}
+    return {verbs_of(store)._shard(vm).number: vm for vm in reversed(VMS)}
 
 
-def slot_of(store: RedisStore, vm: str) -> int:
-    return int(redis.crc.key_slot(store._shard(vm).prefix))
+def slot_of(store: Store, vm: str) -> int:
+    return int(redis.crc.key_slot(verbs_of(store)._shard(vm).prefix))
 
 
-def kept_apart(store: RedisStore, cluster: RedisCluster, session: str) -> tuple[str, str]:
+def kept_apart(store: Store, cluster: RedisCluster, session: str) -> tuple[str, str]:
     """A VM on the node of the session's home, and one on another node."""
-    home = cluster.owner(redis.crc.key_slot(store._sessions._home(session).prefix))
+    home = cluster.owner(redis.crc.key_slot(verbs_of(store)._sessions._home(session).prefix))
     near = next(vm for vm in VMS if cluster.owner(slot_of(store, vm)) is home)
     far = next(vm for vm in VMS if cluster.owner(slot_of(store, vm)) is not home)
     return near, far
@@ -98,7 +119,7 @@ class Counting:
             for number, store in enumerate(self._stores)
         ]
 
-    def _count(self, store: RedisStore, number: int) -> None:
+    def _count(self, store: Store, number: int) -> None:
         me = store.open_session(60.0, "counter")
         mine = VMS[number :: len(self._stores)]  # nobody else writes there: each commit is known
         versions, counts = dict.fromkeys(mine, ABSENT), dict.fromkeys(mine, 0)
@@ -158,7 +179,9 @@ def test_no_commit_is_lost_or_made_twice_while_a_slot_moves(
     counting.end()
     assert redis_cluster.owner(slot) is new
     with asking(new) as client:
-        assert client.exists(f"distjob:{{{fresh_namespace}:{store._shard(VMS[0]).number}}}:version")
+        assert client.exists(
+            f"distjob:{{{fresh_namespace}:{verbs_of(store)._shard(VMS[0]).number}}}:version"
+        )
 
 
 def move(
@@ -305,8 +328,8 @@ def test_a_session_that_ends_in_one_shard_ends_in_all(
     vms = by_shard(store)
     for vm in vms.values():
         committed(store, vm, b"x", me)
-    lost = next(n for n in vms if n != store._sessions._home(me).number)
-    key = store._shards[lost].session(me)
+    lost = next(n for n in vms if n != verbs_of(store)._sessions._home(me).number)
+    key = verbs_of(store)._shards[lost].session(me)
     with asking(redis_cluster.owner(redis.crc.key_slot(key))) as client:
         client.delete(key)  # as a fail-over may
     assert not store.keep_alive(me)
@@ -349,7 +372,7 @@ def test_a_shard_entered_during_a_renewal_is_renewed_with_it(
     store = connect()
     me = store.open_session(3.0, "me")
     _, far = kept_apart(store, redis_cluster, me)
-    shard = store._shard(far)
+    shard = verbs_of(store)._shard(far)
     there = shard.place
 
     class Meanwhile:
@@ -357,11 +380,11 @@ def test_a_shard_entered_during_a_renewal_is_renewed_with_it(
 
         renewed = False
 
-        def ask(self, *command: Any, change: bool = False) -> Any:
-            reply = there.ask(*command, change=change)
+        async def ask(self, *command: Any, change: bool = False) -> Any:
+            reply = await there.ask(*command, change=change)
             if command[0] == "SET" and not self.renewed:
                 self.renewed = True
-                assert store.keep_alive(me)
+                assert await verbs_of(store).keep_alive(me)
             return reply
 
         def __getattr__(self, name: str) -> Any:
@@ -370,7 +393,7 @@ def test_a_shard_entered_during_a_renewal_is_renewed_with_it(
     monkeypatch.setattr(shard, "place", Meanwhile())
     threading.Event().wait(1.0)
     assert isinstance(store.commit(far, ABSENT, b"x", me, ()), Committed)
-    assert there.ask("PTTL", shard.session(me)) > 2500
+    assert left_of(redis_cluster, shard.session(me)) > 2500
 
 
 def test_a_session_that_may_have_ended_enters_no_shard(
@@ -396,7 +419,7 @@ def test_the_other_shards_go_on_while_one_is_down(
     store, other = connect(), connect()
     me, you = store.open_session(60.0, "me"), other.open_session(60.0, "you")
     used = store.open_session(60.0, "used")
-    homes = [store._sessions._home(one).prefix for one in (me, you)]
+    homes = [verbs_of(store)._sessions._home(one).prefix for one in (me, you)]
     nodes = {redis_cluster.owner(redis.crc.key_slot(prefix)) for prefix in homes}
     dead = next(node for node in redis_cluster.primaries() if node not in nodes)
     down = next(vm for vm in VMS if redis_cluster.owner(slot_of(store, vm)) is dead)

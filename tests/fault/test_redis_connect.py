@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.server
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,11 +14,14 @@ import redis
 
 from distjob import clock
 from distjob.errors import BackendUnavailable, ConfigError, DistjobError
+from distjob.store import Store
+from distjob.testing.onloop import OnLoop
 from distjob_redis import ClusterSettings, RedisSettings, SentinelSettings, backend
 from servers import DEPLOY, RedisCluster, RedisSentinel, RedisServer, free_port
 
 SECRET = "s3cret-p@ss"
 TIMEOUT = 1.0
+Refused = Callable[..., str]
 
 
 def way(kind: str, address: str, **more: Any) -> RedisSettings:
@@ -34,32 +38,44 @@ def way(kind: str, address: str, **more: Any) -> RedisSettings:
     return RedisSettings(**{kind: place[kind]}, timeout=TIMEOUT, **more)
 
 
-def refused(settings: RedisSettings, kind: type[DistjobError] = ConfigError) -> str:
+@pytest.fixture(params=["threads", "asyncio"])
+def refused(request: pytest.FixtureRequest) -> Refused:
     """What connecting says; it must say it in time, and without the password."""
-    begun = clock.monotonic()
-    with pytest.raises(kind) as caught:
-        backend.connect(settings, "ns", 10.0)
-    assert clock.monotonic() - begun < TIMEOUT + 2
-    cause: BaseException | None = caught.value
-    while cause is not None:
-        assert SECRET not in f"{cause} {cause!r}"
-        cause = cause.__cause__
-    assert SECRET not in repr(settings)
-    return str(caught.value)
+    assert backend.connect_async is not None
+    on_asyncio = backend.connect_async
+    connects: dict[str, Callable[..., Store]] = {
+        "threads": backend.connect,
+        "asyncio": lambda *told: OnLoop(partial(on_asyncio, *told)),
+    }
+
+    def refused(settings: RedisSettings, kind: type[DistjobError] = ConfigError) -> str:
+        connect = connects[request.param]
+        begun = clock.monotonic()
+        with pytest.raises(kind) as caught:
+            connect(settings, "ns", 10.0)
+        assert clock.monotonic() - begun < TIMEOUT + 2
+        cause: BaseException | None = caught.value
+        while cause is not None:
+            assert SECRET not in f"{cause} {cause!r}"
+            cause = cause.__cause__
+        assert SECRET not in repr(settings)
+        return str(caught.value)
+
+    return refused
 
 
 KINDS = pytest.mark.parametrize("kind", ["url", "sentinel", "cluster"])
 
 
 @KINDS
-def test_nobody_listens(kind: str) -> None:
+def test_nobody_listens(kind: str, refused: Refused) -> None:
     address = f"127.0.0.1:{free_port()}"
     said = refused(way(kind, address, user="distjob", password=SECRET), BackendUnavailable)
     assert address in said
 
 
 @KINDS
-def test_a_web_server(kind: str) -> None:
+def test_a_web_server(kind: str, refused: Refused) -> None:
     with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -71,7 +87,7 @@ def test_a_web_server(kind: str) -> None:
 
 
 @KINDS
-def test_a_server_without_tls(kind: str, redis_server: RedisServer) -> None:
+def test_a_server_without_tls(kind: str, redis_server: RedisServer, refused: Refused) -> None:
     """It waits for the rest of what it takes for a command, and we for its certificate."""
     assert redis_server.address in refused(
         way(kind, redis_server.address, tls=True), BackendUnavailable
@@ -120,7 +136,9 @@ def settings_of(kind: str, address: str, password: str) -> RedisSettings:
 
 
 @KINDS
-def test_users(kind: str, request: pytest.FixtureRequest, fresh_namespace: str) -> None:
+def test_users(
+    kind: str, request: pytest.FixtureRequest, fresh_namespace: str, refused: Refused
+) -> None:
     """One that may do what is needed; a wrong password; one that may only read."""
     nodes, address = addressed(kind, request)
     right = settings_of(kind, address, SECRET)
@@ -138,20 +156,22 @@ def test_users(kind: str, request: pytest.FixtureRequest, fresh_namespace: str) 
             assert "users.acl" in refused(right)
 
 
-def test_a_password_that_sentinels_do_not_want(redis_sentinel: RedisSentinel) -> None:
+def test_a_password_that_sentinels_do_not_want(
+    redis_sentinel: RedisSentinel, refused: Refused
+) -> None:
     hosts = tuple(f"{host}:{port}" for host, port in redis_sentinel.sentinels)
     sentinel = SentinelSettings(hosts=hosts, user="distjob", password=SECRET)
     said = refused(RedisSettings(sentinel=sentinel, timeout=TIMEOUT))
     assert "redis.sentinel" in said
 
 
-def test_one_server_in_the_place_of_a_cluster(redis_server: RedisServer) -> None:
+def test_one_server_in_the_place_of_a_cluster(redis_server: RedisServer, refused: Refused) -> None:
     said = refused(way("cluster", redis_server.address))
     assert redis_server.address in said
     assert "redis.url" in said
 
 
-def test_a_node_in_the_place_of_one_server(redis_cluster: RedisCluster) -> None:
+def test_a_node_in_the_place_of_one_server(redis_cluster: RedisCluster, refused: Refused) -> None:
     said = refused(way("url", redis_cluster.primaries()[0].address))
     assert "redis.cluster.hosts" in said
 

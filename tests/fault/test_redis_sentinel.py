@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,27 +16,37 @@ from redis.sentinel import Sentinel
 from distjob import Client
 from distjob.errors import BackendUnavailable, ConfigError, LeaseLost, OutcomeUnknown
 from distjob.jobs import Job
-from distjob.store import ABSENT, Committed, Missed, Woken
+from distjob.store import ABSENT, Committed, Missed, Store, Woken
 from distjob.testing.contract import committed, try_until
+from distjob.testing.onloop import OnLoop
 from distjob_redis import RedisSettings, SentinelSettings, backend
 from distjob_redis.store import RedisStore
 from servers import RedisSentinel, RedisServer, wait_for
 
 TTL = 10.0
 PATIENCE = 30.0
-Connect = Callable[..., RedisStore]
+Connect = Callable[..., Store]
 
 
-@pytest.fixture
-def connect(redis_sentinel: RedisSentinel, fresh_namespace: str) -> Iterator[Connect]:
+def opened(world: str, settings: RedisSettings, namespace: str, ttl: float) -> Store:
+    """A store that blocks; or one on asyncio, in a loop of its own."""
+    if world == "asyncio":
+        assert backend.connect_async is not None
+        return OnLoop(partial(backend.connect_async, settings, namespace, ttl))
+    return backend.connect(settings, namespace, ttl)
+
+
+@pytest.fixture(params=["threads", "asyncio"])
+def connect(
+    redis_sentinel: RedisSentinel, fresh_namespace: str, request: pytest.FixtureRequest
+) -> Iterator[Connect]:
     hosts = tuple(f"{host}:{port}" for host, port in redis_sentinel.sentinels)
     with contextlib.ExitStack() as closing:
 
-        def connect(ttl: float = TTL, name: str = redis_sentinel.name) -> RedisStore:
+        def connect(ttl: float = TTL, name: str = redis_sentinel.name) -> Store:
             sentinel = SentinelSettings(hosts=hosts, name=name)
             settings = RedisSettings(sentinel=sentinel, timeout=1.0)
-            store = backend.connect(settings, fresh_namespace, ttl)
-            assert isinstance(store, RedisStore)
+            store = opened(request.param, settings, fresh_namespace, ttl)
             closing.callback(store.close)
             return store
 
@@ -99,6 +110,7 @@ def test_a_primary_that_is_replaced_while_it_works_is_left_at_once(
     me = store.open_session(30.0, "me")
     committed(store, "vm", b"x", me)
     assert list(store.receive(me, 0.0)) == []
+    in_step(redis_sentinel.primary())
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(store.receive, me, 20.0)
         new = redis_sentinel.fail_over()
@@ -112,6 +124,7 @@ def test_a_renewal_finds_the_new_primary(
 ) -> None:
     store = connect()
     me = store.open_session(30.0, "me")
+    in_step(redis_sentinel.primary())
     new = redis_sentinel.fail_over()
     assert try_until(lambda: store.keep_alive(me))
     version = committed(store, "vm", b"y", me)

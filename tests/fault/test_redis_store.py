@@ -10,7 +10,9 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -19,9 +21,11 @@ from redis.retry import Retry
 
 from distjob import clock
 from distjob.errors import BackendUnavailable, ConfigError, DistjobError, RecordError
-from distjob.store import ABSENT, Committed, Gone, Missed, Stale, Woken
+from distjob.store import ABSENT, Committed, Gone, Missed, Stale, Store, Woken
+from distjob.testing.onloop import OnLoop
 from distjob_redis import RedisSettings, backend
 from distjob_redis import server as redis_module
+from distjob_redis.blocking import BlockingServer
 from distjob_redis.store import RedisStore
 from proxy import Proxy
 from servers import DEPLOY, RedisServer
@@ -29,7 +33,20 @@ from servers import DEPLOY, RedisServer
 TTL = 10.0
 SECRET = "s3cret-p@ss"
 URL_SECRET = "s3cret-p%40ss"
-Connect = Callable[..., RedisStore]
+Connect = Callable[..., Store]
+
+
+def opened(world: str, settings: RedisSettings, namespace: str, ttl: float) -> Store:
+    """A store that blocks; or one on asyncio, in a loop of its own."""
+    if world == "asyncio":
+        assert backend.connect_async is not None
+        return OnLoop(partial(backend.connect_async, settings, namespace, ttl))
+    return backend.connect(settings, namespace, ttl)
+
+
+def verbs_of(store: Store) -> Any:
+    """What it is made of."""
+    return store.store if isinstance(store, OnLoop) else store.verbs
 
 
 @pytest.fixture
@@ -44,16 +61,17 @@ def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
         yield proxy
 
 
-@pytest.fixture
-def connect(redis_server: RedisServer, fresh_namespace: str) -> Iterator[Connect]:
+@pytest.fixture(params=["threads", "asyncio"])
+def connect(
+    redis_server: RedisServer, fresh_namespace: str, request: pytest.FixtureRequest
+) -> Iterator[Connect]:
     with contextlib.ExitStack() as closing:
 
         def connect(
             url: str = redis_server.url, ttl: float = TTL, timeout: float = 5.0, **files: str
-        ) -> RedisStore:
+        ) -> Store:
             chosen = RedisSettings(url=url, timeout=timeout, **files)
-            store = backend.connect(chosen, fresh_namespace, ttl)
-            assert isinstance(store, RedisStore)
+            store = opened(request.param, chosen, fresh_namespace, ttl)
             closing.callback(store.close)
             return store
 
@@ -61,7 +79,7 @@ def connect(redis_server: RedisServer, fresh_namespace: str) -> Iterator[Connect
 
 
 @pytest.fixture
-def through(proxy: Proxy, connect: Connect) -> RedisStore:
+def through(proxy: Proxy, connect: Connect) -> Store:
     return connect(f"redis://127.0.0.1:{proxy.port}/0")
 
 
@@ -90,7 +108,7 @@ def failed(verb: Callable[[], object]) -> BackendUnavailable:
 # -- replies that never come ------------------------------------------------------------------
 
 
-def test_a_lost_reply_is_unanswered_and_applied_once(through: RedisStore, proxy: Proxy) -> None:
+def test_a_lost_reply_is_unanswered_and_applied_once(through: Store, proxy: Proxy) -> None:
     me = through.open_session(TTL, "me")
     proxy.drop_next_reply(to=b"EVALSHA")
     assert failed(lambda: through.commit("vm", ABSENT, b"one", me, ())).unanswered
@@ -99,7 +117,7 @@ def test_a_lost_reply_is_unanswered_and_applied_once(through: RedisStore, proxy:
     assert through.commit("vm", ABSENT, b"two", me, ()) == Stale(found.version, b"one")
 
 
-def test_a_lost_request_is_unanswered_too(through: RedisStore, proxy: Proxy) -> None:
+def test_a_lost_request_is_unanswered_too(through: Store, proxy: Proxy) -> None:
     me = through.open_session(TTL, "me")
     proxy.drop_next_request(holding=b"EVALSHA")
     assert failed(lambda: through.commit("vm", ABSENT, b"one", me, ())).unanswered
@@ -120,7 +138,7 @@ def test_a_client_that_retries_sends_no_commit_twice(
 
 @pytest.mark.parametrize("command", [b"SET", b"PEXPIRE", b"DEL"])
 def test_session_verbs_say_that_they_are_unanswered(
-    through: RedisStore, proxy: Proxy, command: bytes
+    through: Store, proxy: Proxy, command: bytes
 ) -> None:
     me = through.open_session(TTL, "me")
     proxy.drop_next_reply(to=command)
@@ -133,7 +151,7 @@ def test_session_verbs_say_that_they_are_unanswered(
     assert through.keep_alive(me) is (command != b"DEL")
 
 
-def test_reading_is_never_unanswered(through: RedisStore, proxy: Proxy) -> None:
+def test_reading_is_never_unanswered(through: Store, proxy: Proxy) -> None:
     proxy.drop_next_reply(to=b"GET")
     assert not failed(lambda: through.read("vm")).unanswered
     proxy.drop_next_reply(to=b"PTTL")
@@ -141,7 +159,7 @@ def test_reading_is_never_unanswered(through: RedisStore, proxy: Proxy) -> None:
     assert dict(through.remaining(["a", "b"])) == {"a": 0.0, "b": 0.0}
 
 
-def test_refused_is_not_unanswered(through: RedisStore, proxy: Proxy) -> None:
+def test_refused_is_not_unanswered(through: Store, proxy: Proxy) -> None:
     me = through.open_session(TTL, "me")
     proxy.refuse()
     assert not failed(lambda: through.commit("vm", ABSENT, b"one", me, ())).unanswered
@@ -149,7 +167,7 @@ def test_refused_is_not_unanswered(through: RedisStore, proxy: Proxy) -> None:
     assert isinstance(through.commit("vm", ABSENT, b"one", me, ()), Committed)
 
 
-def test_a_connection_cut_while_idle_costs_nothing(through: RedisStore, proxy: Proxy) -> None:
+def test_a_connection_cut_while_idle_costs_nothing(through: Store, proxy: Proxy) -> None:
     me = through.open_session(TTL, "me")
     proxy.cut()
     assert isinstance(through.commit("vm", ABSENT, b"one", me, ()), Committed)
@@ -172,7 +190,7 @@ def test_a_paused_server_is_given_up_in_time(redis_server: RedisServer, connect:
 def test_a_host_name_is_not_taken_for_an_answer(redis_server: RedisServer) -> None:
     with redis.Redis.from_url(redis_server.url) as client:
         lost = redis.ConnectionError("Error while reading from ROOM-MISCONF:6379")
-        error = redis_module.Server(client).error(lost, unanswered=True)
+        error = BlockingServer(client).error(lost, unanswered=True)
     assert isinstance(error, BackendUnavailable)
     assert error.unanswered
 
@@ -180,7 +198,7 @@ def test_a_host_name_is_not_taken_for_an_answer(redis_server: RedisServer) -> No
 # -- wake-ups across a broken connection ------------------------------------------------------
 
 
-def test_a_cut_raises_and_then_says_missed(through: RedisStore, proxy: Proxy) -> None:
+def test_a_cut_raises_and_then_says_missed(through: Store, proxy: Proxy) -> None:
     me = through.open_session(TTL, "me")
     proxy.cut()
     assert not failed(lambda: through.receive(me, 5.0)).unanswered
@@ -190,7 +208,7 @@ def test_a_cut_raises_and_then_says_missed(through: RedisStore, proxy: Proxy) ->
     assert list(through.receive(me, 5.0)) == [Woken("vm", version, b"woken")]
 
 
-def test_missed_waits_until_it_works_again(through: RedisStore, proxy: Proxy) -> None:
+def test_missed_waits_until_it_works_again(through: Store, proxy: Proxy) -> None:
     me = through.open_session(TTL, "me")
     proxy.refuse()
     for _ in range(3):
@@ -247,7 +265,7 @@ def test_close_ends_a_receive_under_way(connect: Connect) -> None:
     me = store.open_session(TTL, "me")
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(store.receive, me, 60.0)
-        while not store._receiving.locked():
+        while not verbs_of(store)._receiving._lock.locked():
             threading.Event().wait(0.001)
         begun = clock.monotonic()
         store.close()
@@ -491,29 +509,36 @@ def test_tls_files_without_tls() -> None:
         backend.connect(RedisSettings(ca_file="/ca.pem"), "ns", TTL)
 
 
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Those of `make_certificates`. Once: a server does not read a file of the same name again."""
+    if shutil.which("openssl") is None and not os.environ.get("CI"):
+        pytest.skip("there is no openssl to make certificates with")
+    folder = tmp_path_factory.mktemp("certificates")
+    make_certificates(folder)
+    return folder
+
+
 def test_tls_with_certificates_of_both_sides(
     connect: Connect,
     redis_server: RedisServer,
     configured: Callable[..., None],
     user: str,
-    tmp_path: Path,
+    certificates: Path,
 ) -> None:
     if not redis_server.tls:
         pytest.skip(f"redis of {redis_server.kind} was built without TLS")
-    if shutil.which("openssl") is None and not os.environ.get("CI"):
-        pytest.skip("there is no openssl to make certificates with")
-    make_certificates(tmp_path)
     configured(
-        tls_cert_file=redis_server.give(tmp_path / "server.crt"),
-        tls_key_file=redis_server.give(tmp_path / "server.key"),
-        tls_ca_cert_file=redis_server.give(tmp_path / "ca.crt"),
+        tls_cert_file=redis_server.give(certificates / "server.crt"),
+        tls_key_file=redis_server.give(certificates / "server.key"),
+        tls_ca_cert_file=redis_server.give(certificates / "ca.crt"),
         tls_port=redis_server.inner_tls_port,
     )
     url = f"rediss://{user}127.0.0.1:{redis_server.tls_port}/0"
     files = {
-        "ca_file": str(tmp_path / "ca.crt"),
-        "cert_file": str(tmp_path / "client.crt"),
-        "key_file": str(tmp_path / "client.key"),
+        "ca_file": str(certificates / "ca.crt"),
+        "cert_file": str(certificates / "client.crt"),
+        "key_file": str(certificates / "client.key"),
     }
     exercise(connect(url, **files))
     with pytest.raises(ConfigError, match=r"redis\.ca_file") as caught:
@@ -548,16 +573,15 @@ def make_certificates(folder: Path) -> None:
         )
 
 
-def commit_waking(store: object, session: str, value: bytes = b"woken") -> int:
+def commit_waking(store: Store, session: str, value: bytes = b"woken") -> int:
     """Write ``value`` to "vm" and wake ``session``; the new version."""
-    assert isinstance(store, RedisStore)
     version = store.read("vm").version
     reply = store.commit("vm", version, value, session, (session,))
     assert isinstance(reply, Committed)
     return reply.version
 
 
-def exercise(store: RedisStore) -> None:
+def exercise(store: Store) -> None:
     """Every verb once."""
     me = store.open_session(TTL, "me")
     assert store.keep_alive(me)

@@ -291,7 +291,9 @@ def test_a_renewal_after_a_long_silence_is_proven_twice(
     me = store.open_session(TTL, "me")
     now = clock.monotonic
     for later, proven in ((3.0, True), (8.5, False), (8.6, False), (11.1, True), (14.0, True)):
-        monkeypatch.setattr("distjob_zookeeper.store.monotonic", lambda later=later: now() + later)
+        monkeypatch.setattr(
+            "distjob_zookeeper.keeping.monotonic", lambda later=later: now() + later
+        )
         if proven:
             assert store.keep_alive(me)
         else:

@@ -1,0 +1,105 @@
+"""A connection of redis-py's on asyncio, taken over: written to at will, read by one task.
+
+redis-py makes it, with the user's settings, TLS and credentials, logs in, and gets it back in the
+end; in between it is not asked. Knows what neither commands nor replies mean.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from typing import Any
+
+from redis.exceptions import BusyLoadingError, ConnectionError, InvalidResponse  # noqa: A004
+
+try:
+    import hiredis
+except ImportError:  # then redis-py's own parser reads, more slowly
+    hiredis = None  # type: ignore[assignment]
+
+_PUSHES: Any = getattr(hiredis, "PushNotification", ())
+_NOTHING = object()
+_READ = 1 << 16
+
+
+class Wire:
+    """Use `open`; then `run`, until it raises; then `close`."""
+
+    def __init__(self, pool: Any, connection: Any) -> None:
+        self._pool = pool
+        self._connection = connection
+        self._reader = connection._reader  # noqa: SLF001  it has no public name
+        self._writer = connection._writer  # noqa: SLF001
+        self._poll = select.poll()
+        self._poll.register(self._writer.get_extra_info("socket"), select.POLLIN)
+        self._failure: Exception | None = None
+        self.timeout: float | None = connection.socket_timeout
+        """Seconds that the user's client waits for a reply; None: for ever."""
+
+    @classmethod
+    async def open(cls, pool: Any) -> Wire:
+        """A connection of ``pool``'s. Raises `RedisError` or `OSError`."""
+        return cls(pool, await pool.get_connection())
+
+    def write(self, data: bytes) -> None:
+        """Send ``data``, soon."""
+        self._writer.write(data)
+
+    def stirs(self) -> bool:
+        """Whether there is something to be read that has not been: perhaps the end."""
+        return bool(self._poll.poll(0))
+
+    def is_outdated(self) -> bool:
+        """Whether redis-py wants it made anew: for new credentials, or as a server moves."""
+        told = self._connection
+        return getattr(told, "_should_reconnect", False) or told._re_auth_token is not None  # noqa: SLF001
+
+    def fail(self, error: Exception) -> None:
+        """Make `run` raise ``error``, if nothing else did before."""
+        self._failure = self._failure or error
+        self._writer.transport.abort()
+
+    async def run(self, take: Callable[[Any], None], *, pushes: bool = False) -> None:
+        """Give each reply to ``take``; one that is an error as an instance of it.
+
+        ``pushes``: what RESP3 sends unasked, too. Ends by raising `RedisError` or `OSError`.
+        """
+        try:
+            if hasattr(self._connection._parser, "_reader"):  # noqa: SLF001  it uses hiredis
+                await self._run(take, pushes=pushes)
+            else:
+                await self._run_slowly(take, pushes=pushes)
+        except (ConnectionError, OSError) as error:
+            if self._failure is not None:
+                raise self._failure from error
+            raise
+
+    async def close(self) -> None:
+        """End the connection; what redis-py has of it is redis-py's again."""
+        self._writer.transport.abort()
+        await self._connection.disconnect(nowait=True)
+        self._connection.set_re_auth_token(None)  # the next one logs in anyway
+        await self._pool.release(self._connection)
+
+    async def _run(self, take: Callable[[Any], None], *, pushes: bool) -> None:
+        parser = self._connection._parser  # noqa: SLF001
+        if parser._reader.has_data():  # noqa: SLF001
+            raise ConnectionError("something came before it was asked for")
+        replies = hiredis.Reader(
+            protocolError=InvalidResponse, replyError=parser.parse_error, notEnoughData=_NOTHING
+        )
+        while data := await self._reader.read(_READ):
+            replies.feed(data)
+            while (reply := replies.gets()) is not _NOTHING:
+                if pushes or not isinstance(reply, _PUSHES):
+                    take(reply)
+        raise ConnectionError("the server closed the connection")
+
+    async def _run_slowly(self, take: Callable[[Any], None], *, pushes: bool) -> None:
+        parser = self._connection._parser  # noqa: SLF001
+        more = {"push_request": pushes} if hasattr(parser, "handle_push_response") else {}
+        while True:
+            try:
+                take(await parser.read_response(disable_decoding=True, **more))
+            except BusyLoadingError as answer:
+                take(answer)

@@ -1,0 +1,620 @@
+"""The Redis store on asyncio: many tasks on one connection, which is cut, or hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis.asyncio
+from redis._parsers import _AsyncRESP2Parser, _AsyncRESP3Parser
+from redis.asyncio.cluster import RedisCluster as ClusterClient
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+
+from distjob import clock
+from distjob.errors import BackendUnavailable, ConfigError
+from distjob.store import ABSENT, AsyncStore, Committed, Missed, Woken
+from distjob_redis import (
+    ClusterSettings,
+    RedisSettings,
+    SentinelSettings,
+    backend,
+    hearing,
+    packing,
+)
+from distjob_redis.aio import connect, open_store
+from proxy import Proxy
+from servers import RedisCluster, RedisSentinel, RedisServer
+
+TTL = 10.0
+MANY = 200
+
+
+def on_loop(test: Callable[..., Coroutine[Any, Any, None]], *given: Any) -> None:
+    """Run a test; fails if something complains in its loop, or a task is left."""
+
+    async def run() -> None:
+        complaints: list[str] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, told: complaints.append(str(told)))
+        async with asyncio.timeout(60.0):
+            await test(*given)
+        gc.collect()
+        await asyncio.sleep(0)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert (left, complaints) == (set(), [])
+
+    asyncio.run(run(), debug=True)
+
+
+@pytest.fixture
+def proxy(redis_server: RedisServer):
+    with Proxy(("127.0.0.1", redis_server.port)) as proxy:
+        yield proxy
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    port: int, namespace: str, timeout: float = 5.0, **more: Any
+) -> AsyncIterator[AsyncStore]:
+    url = f"redis://127.0.0.1:{port}/0"
+    store = await connect(RedisSettings(url=url, timeout=timeout), namespace, TTL, **more)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@contextlib.asynccontextmanager
+async def asking(server: RedisServer) -> AsyncIterator[redis.asyncio.Redis]:
+    async with redis.asyncio.Redis(host=server.host, port=server.port, protocol=2) as client:
+        yield client
+
+
+async def result(verb: Coroutine[Any, Any, Any]) -> Any:
+    """What a verb returns, or raises."""
+    try:
+        return await verb
+    except BackendUnavailable as error:
+        return error
+
+
+async def at_once(store: AsyncStore, me: str, count: int, value: bytes = b"x") -> list[Any]:
+    """Commit to many VMs, each in a task of its own."""
+    return await asyncio.gather(
+        *(result(store.commit(f"vm-{number}", ABSENT, value, me, ())) for number in range(count))
+    )
+
+
+async def committed(store: AsyncStore, vm: str, me: str, *wake: str) -> int:
+    reply = await store.commit(vm, (await store.read(vm)).version, b"x", me, wake)
+    assert isinstance(reply, Committed)
+    return reply.version
+
+
+# -- round trips are shared -----------------------------------------------------------------------
+
+
+def test_commits_share_a_connection_and_round_trips(
+    redis_server: RedisServer, fresh_namespace: str
+) -> None:
+    async def test() -> None:
+        async with asking(redis_server) as admin:
+            before = {one["id"] for one in await admin.client_list()}
+            async with opened(redis_server.port, fresh_namespace) as store:
+                me = await store.open_session(TTL, "me")
+                reads = (await admin.info("stats")).get("total_reads_processed")
+                replies = await at_once(store, me, MANY)
+                after = (await admin.info("stats")).get("total_reads_processed")
+                assert all(isinstance(reply, Committed) for reply in replies)
+                ours = [one for one in await admin.client_list() if one["id"] not in before]
+                subscribed = [one for one in ours if one["sub"] != "0"]
+                assert (len(ours), len(subscribed)) == (2, 1)
+                if reads is not None:
+                    assert after - reads < 20
+            left = {one["id"] for one in await admin.client_list()}
+            assert left == before
+
+    on_loop(test)
+
+
+def test_one_that_is_cancelled_does_not_disturb_its_neighbours(
+    redis_server: RedisServer, fresh_namespace: str
+) -> None:
+    async def test() -> None:
+        async with opened(redis_server.port, fresh_namespace) as store:
+            me = await store.open_session(TTL, "me")
+            for turns in range(6):  # before it is sent, while it is under way, when it is answered
+                tasks = [
+                    asyncio.create_task(store.commit(f"vm-{turns}-{n}", ABSENT, b"%d" % n, me, ()))
+                    for n in range(MANY)
+                ]
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                for task in tasks[::3]:
+                    task.cancel()
+                replies = await asyncio.gather(*tasks, return_exceptions=True)
+                for number, reply in enumerate(replies):
+                    if isinstance(reply, asyncio.CancelledError):
+                        assert number % 3 == 0
+                        continue
+                    assert isinstance(reply, Committed), reply
+                    found = await store.read(f"vm-{turns}-{number}")
+                    assert (found.version, found.value) == (reply.version, b"%d" % number)
+
+    on_loop(test)
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize("by", ["hiredis", "redis-py"])
+def test_with_and_without_hiredis(
+    redis_server: RedisServer,
+    fresh_namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+    protocol: int,
+    by: str,
+) -> None:
+    more: dict[str, Any] = {}
+    if by == "redis-py":
+        monkeypatch.setattr(packing, "_by_hiredis", None)
+        more["parser_class"] = _AsyncRESP2Parser if protocol == 2 else _AsyncRESP3Parser
+
+    async def test() -> None:
+        pool = redis.asyncio.ConnectionPool(
+            host=redis_server.host, port=redis_server.port, protocol=protocol, **more
+        )
+        client = redis.asyncio.Redis.from_pool(pool)
+        store = await open_store(client, fresh_namespace, TTL)
+        me = await store.open_session(TTL, "me \N{SNOWMAN}")
+        replies = await at_once(store, me, MANY, b"x" * 5000)
+        assert all(isinstance(reply, Committed) for reply in replies)
+        assert {vm async for vm, _ in store.scan()} == {f"vm-{n}" for n in range(MANY)}
+        version = await committed(store, "vm", me, me)
+        assert list(await store.receive(me, 5.0)) == [Woken("vm", version, b"x")]
+        assert await store.keep_alive(me)
+        await store.close()
+        assert await client.ping()
+        await client.aclose()
+
+    on_loop(test)
+
+
+# -- connections that are lost --------------------------------------------------------------------
+
+
+def test_a_lost_connection_leaves_all_unanswered_and_the_next_one_serves(
+    proxy: Proxy, redis_server: RedisServer, fresh_namespace: str
+) -> None:
+    async def test() -> None:
+        async with opened(proxy.port, fresh_namespace) as store:
+            me = await store.open_session(TTL, "me")
+            proxy.drop_next_reply(to=b"EVALSHA")
+            replies = await at_once(store, me, MANY)
+            assert all(isinstance(one, BackendUnavailable) for one in replies)
+            assert all(one.unanswered for one in replies)
+            again = await at_once(store, me, MANY)
+            assert not any(isinstance(one, Exception) for one in again)
+            versions = {(await store.read(f"vm-{n}")).version for n in range(MANY)}
+            assert len(versions) == MANY
+
+    on_loop(test)
+
+
+def test_reading_is_not_unanswered(proxy: Proxy, fresh_namespace: str) -> None:
+    async def test() -> None:
+        async with opened(proxy.port, fresh_namespace) as store:
+            proxy.drop_next_reply(to=b"GET")
+            replies = await asyncio.gather(*(result(store.read(f"vm-{n}")) for n in range(MANY)))
+            assert all(isinstance(one, BackendUnavailable) for one in replies)
+            assert not any(one.unanswered for one in replies)
+
+    on_loop(test)
+
+
+def test_a_connection_cut_while_the_loop_was_held_up_costs_nothing(
+    proxy: Proxy, fresh_namespace: str
+) -> None:
+    """What was not sent yet goes out on the next connection."""
+
+    async def test() -> None:
+        async with opened(proxy.port, fresh_namespace) as store:
+            me = await store.open_session(TTL, "me")
+            for _ in range(3):
+                proxy.cut()  # and the loop has had no turn since
+                replies = await at_once(store, me, MANY)
+                assert not any(isinstance(one, Exception) for one in replies)
+
+    on_loop(test)
+
+
+def test_who_can_not_be_reached_is_told_to_all_at_once(proxy: Proxy, fresh_namespace: str) -> None:
+    async def test() -> None:
+        async with opened(proxy.port, fresh_namespace, timeout=0.5) as store:
+            me = await store.open_session(TTL, "me")
+            proxy.refuse()
+            replies = await at_once(store, me, MANY)
+            assert all(isinstance(one, BackendUnavailable) for one in replies)
+            assert not any(one.unanswered for one in replies)
+            proxy.accept()
+            proxy.stall()  # connected to, but never greeted
+            begun = clock.monotonic()
+            replies = await at_once(store, me, MANY)
+            assert clock.monotonic() - begun < 3.0
+            assert all(isinstance(one, BackendUnavailable) for one in replies)
+            proxy.flow()
+            replies = await at_once(store, me, 1)
+            assert isinstance(replies[0], Committed | BackendUnavailable)
+
+    on_loop(test)
+
+
+def test_a_server_that_hangs_is_given_up_in_time(
+    redis_server: RedisServer, fresh_namespace: str
+) -> None:
+    async def test() -> None:
+        async with opened(redis_server.port, fresh_namespace, timeout=0.5) as store:
+            me = await store.open_session(TTL, "me")
+            await at_once(store, me, 1)
+            redis_server.pause()
+            try:
+                begun = clock.monotonic()
+                replies = await at_once(store, me, MANY)
+                assert 0.4 < clock.monotonic() - begun < 2.0
+            finally:
+                redis_server.resume()
+            assert all(isinstance(one, BackendUnavailable) and one.unanswered for one in replies)
+            assert (await store.read("vm-0")).value == b"x"
+
+    on_loop(test)
+
+
+def test_a_loop_that_is_held_up_loses_no_reply(
+    redis_server: RedisServer, fresh_namespace: str
+) -> None:
+    async def test() -> None:
+        async with opened(redis_server.port, fresh_namespace, timeout=0.2) as store:
+            me = await store.open_session(TTL, "me")
+            tasks = [asyncio.create_task(store.commit("vm", ABSENT, b"x", me, ()))]
+            for _ in range(3):
+                await asyncio.sleep(0)  # it has been sent
+            threading.Event().wait(0.5)
+            assert isinstance(await tasks[0], Committed)
+
+    on_loop(test)
+
+
+def test_a_client_that_retries_sends_no_commit_twice(proxy: Proxy, fresh_namespace: str) -> None:
+    async def test() -> None:
+        retrying = Retry(NoBackoff(), 3)
+        async with redis.asyncio.Redis(port=proxy.port, retry=retrying) as client:
+            store = await open_store(client, fresh_namespace, TTL)
+            me = await store.open_session(TTL, "me")
+            proxy.drop_next_reply(to=b"EVALSHA")
+            reply = await result(store.commit("vm", ABSENT, b"one", me, ()))
+            assert isinstance(reply, BackendUnavailable)
+            assert reply.unanswered
+            assert (await store.read("vm")).value == b"one"
+            await store.close()
+
+    on_loop(test)
+
+
+def test_a_connection_with_old_credentials_is_left_when_all_is_answered(
+    redis_server: RedisServer, fresh_namespace: str
+) -> None:
+    """redis-py marks it so; a pool would log in anew when it gets it back."""
+
+    async def test() -> None:
+        async with (
+            redis.asyncio.Redis(host=redis_server.host, port=redis_server.port) as client,
+            asking(redis_server) as admin,
+        ):
+            store = await open_store(client, fresh_namespace, TTL)
+            me = await store.open_session(TTL, "me")
+            before = {one["id"] for one in await admin.client_list()}
+            tasks = [asyncio.create_task(at_once(store, me, MANY)) for _ in range(2)]
+            await asyncio.sleep(0)
+            for one in client.connection_pool._in_use_connections:
+                one.set_re_auth_token(object())
+            tasks.append(asyncio.create_task(at_once(store, me, MANY)))
+            for task in tasks:
+                assert not any(isinstance(one, Exception) for one in await task)
+            after = {one["id"] for one in await admin.client_list()}
+            assert (len(before - after), len(after - before)) == (1, 1)
+            await store.close()
+            assert await client.ping()
+
+    on_loop(test)
+
+
+@pytest.mark.parametrize("kind", ["url", "sentinel", "cluster"])
+def test_close_leaves_no_connection(
+    kind: str, request: pytest.FixtureRequest, fresh_namespace: str
+) -> None:
+    async def test() -> None:
+        before = sockets()
+        for _ in range(3):
+            store = await connect(settings_of(kind, request), fresh_namespace, TTL)
+            me = await store.open_session(TTL, "me")
+            await at_once(store, me, MANY)
+            assert await store.keep_alive(me)
+            version = await committed(store, "vm", me, me)
+            assert list(await store.receive(me, 5.0)) == [Woken("vm", version, b"x")]
+            assert sockets() > before
+            await store.close()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert sockets() == before
+            assert len(asyncio.all_tasks()) == 1
+
+    settings_of(kind, request)  # starts it
+    on_loop(test)
+
+
+def settings_of(kind: str, request: pytest.FixtureRequest) -> RedisSettings:
+    if kind == "url":
+        return RedisSettings(url=request.getfixturevalue("redis_server").url)
+    if kind == "sentinel":
+        there: RedisSentinel = request.getfixturevalue("redis_sentinel")
+        hosts = tuple(f"{host}:{port}" for host, port in there.sentinels)
+        return RedisSettings(sentinel=SentinelSettings(hosts=hosts, name=there.name))
+    nodes: RedisCluster = request.getfixturevalue("redis_cluster")
+    hosts = tuple(f"{host}:{port}" for host, port in nodes.startup)
+    return RedisSettings(cluster=ClusterSettings(hosts=hosts))
+
+
+def sockets() -> int:
+    """How many this process has."""
+    gc.collect()  # those of other tests that nobody closed
+    found = 0
+    for file in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found += str(file.readlink()).startswith("socket:")
+    return found
+
+
+# -- receiving ------------------------------------------------------------------------------------
+
+
+def test_a_receive_that_is_cancelled_loses_nothing(
+    redis_server: RedisServer, fresh_namespace: str
+) -> None:
+    async def test() -> None:
+        async with (
+            opened(redis_server.port, fresh_namespace) as store,
+            opened(redis_server.port, fresh_namespace) as other,
+        ):
+            me, you = await store.open_session(TTL, "me"), await other.open_session(TTL, "you")
+            got: list[int] = []
+            sent: list[int] = []
+
+            async def send() -> None:
+                for _ in range(MANY):
+                    version = await committed(other, "vm", you, me)
+                    sent.append(version)
+
+            sending = asyncio.create_task(send())
+            turns = 0
+            while not (sending.done() and len(got) == len(sent)):
+                receiving = asyncio.create_task(store.receive(me, 1.0))
+                turns += 1
+                for _ in range(turns % 7):
+                    await asyncio.sleep(0)
+                receiving.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    events = await receiving
+                    assert all(isinstance(event, Woken) for event in events)
+                    got += [event.version for event in events]
+            assert got == sent
+
+    on_loop(test)
+
+
+def test_one_who_never_receives_is_cut_off_and_told_so(
+    redis_server: RedisServer, fresh_namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hearing, "MOST", 10_000)
+
+    async def test() -> None:
+        async with opened(redis_server.port, fresh_namespace) as store:
+            me = await store.open_session(TTL, "me")
+            for number in range(MANY):
+                await store.commit(f"vm-{number}", ABSENT, b"x" * 100, me, (me,))
+            events: list[Any] = []
+            while Missed() not in events:
+                told = await result(store.receive(me, 5.0))
+                if not isinstance(told, BackendUnavailable):
+                    events += told
+            assert len(events) < MANY / 2
+            version = await committed(store, "vm", me, me)
+            assert list(await store.receive(me, 5.0)) == [Woken("vm", version, b"x")]
+
+    on_loop(test)
+
+
+def test_close_ends_a_receive_and_fails_what_is_under_way(
+    redis_server: RedisServer, fresh_namespace: str
+) -> None:
+    async def test() -> None:
+        async with opened(redis_server.port, fresh_namespace) as store:
+            me = await store.open_session(TTL, "me")
+            receiving = asyncio.create_task(store.receive(me, 30.0))
+            reading = [asyncio.create_task(result(store.read("vm"))) for _ in range(MANY)]
+            await asyncio.sleep(0)
+            await store.close()
+            assert list(await receiving) == []
+            for found in await asyncio.gather(*reading):
+                assert isinstance(found, BackendUnavailable) or found.value is None
+            for verb in (store.read("vm"), store.receive(me, 1.0), store.open_session(TTL, "me")):
+                assert isinstance(await result(verb), BackendUnavailable)
+
+    on_loop(test)
+
+
+@pytest.mark.parametrize("kind", ["url", "sentinel", "cluster"])
+def test_a_close_that_is_cancelled_leaves_nothing(
+    kind: str, request: pytest.FixtureRequest, fresh_namespace: str
+) -> None:
+    async def test() -> None:
+        assert backend.connect_async is not None
+        before = sockets()
+        for turns in range(1, 9):
+            store = await backend.connect_async(settings, fresh_namespace, TTL)
+            me = await store.open_session(TTL, "me")
+            receiving = asyncio.create_task(result(store.receive(me, 30.0)))
+            await asyncio.sleep(0)
+            closing = asyncio.create_task(store.close())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            closing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await closing
+            await receiving
+            for _ in range(10):
+                await asyncio.sleep(0)
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            assert (left, sockets()) == (set(), before), turns
+
+    settings = settings_of(kind, request)
+    on_loop(test)
+
+
+def test_a_cluster_that_hangs_is_given_up_by_all_at_once(
+    redis_cluster: RedisCluster, fresh_namespace: str
+) -> None:
+    async def test() -> None:
+        hosts = tuple(f"{host}:{port}" for host, port in redis_cluster.startup)
+        settings = RedisSettings(cluster=ClusterSettings(hosts=hosts), timeout=0.3)
+        store = await connect(settings, fresh_namespace, TTL)
+        me = await store.open_session(60.0, "me")
+        await at_once(store, me, MANY)
+        for node in redis_cluster.nodes:
+            node.pause()
+        try:
+            for _ in range(2):  # the second time, the map of slots is in doubt
+                begun = clock.monotonic()
+                replies = await at_once(store, me, MANY)
+                assert clock.monotonic() - begun < 10.0
+                assert all(isinstance(one, BackendUnavailable) for one in replies)
+        finally:
+            for node in redis_cluster.nodes:
+                node.resume()
+        await store.close()
+
+    on_loop(test)
+
+
+def test_a_cut_raises_and_then_says_missed(proxy: Proxy, fresh_namespace: str) -> None:
+    async def test() -> None:
+        async with opened(proxy.port, fresh_namespace) as store:
+            me = await store.open_session(TTL, "me")
+            receiving = asyncio.create_task(result(store.receive(me, 30.0)))
+            await asyncio.sleep(0.05)
+            proxy.cut()
+            assert isinstance(await receiving, BackendUnavailable)
+            assert list(await store.receive(me, 5.0)) == [Missed()]
+            version = await committed(store, "vm", me, me)
+            assert list(await store.receive(me, 5.0)) == [Woken("vm", version, b"x")]
+
+    on_loop(test)
+
+
+# -- clients of the user's ------------------------------------------------------------------------
+
+
+def test_a_client_of_the_users_with_one_connection_too_few(
+    redis_server: RedisServer, fresh_namespace: str
+) -> None:
+    async def test() -> None:
+        at = {"host": redis_server.host, "port": redis_server.port}
+        async with redis.asyncio.Redis(**at, max_connections=1) as client:
+            with pytest.raises(BackendUnavailable):
+                await open_store(client, fresh_namespace, TTL)
+            assert await client.ping()
+        async with redis.asyncio.Redis(**at, max_connections=2) as client:
+            store = await open_store(client, fresh_namespace, TTL)
+            me = await store.open_session(TTL, "me")
+            await committed(store, "vm", me)
+            await store.close()
+            assert await client.ping()
+
+    on_loop(test)
+
+
+def test_clients_that_are_refused(redis_server: RedisServer, fresh_namespace: str) -> None:
+    async def test() -> None:
+        at: dict[str, Any] = {"host": redis_server.host, "port": redis_server.port}
+        async with redis.asyncio.Redis(**at, decode_responses=True) as client:
+            with pytest.raises(ConfigError, match="decode_responses"):
+                await open_store(client, fresh_namespace, TTL)
+        with redis.Redis(**at) as client, pytest.raises(ConfigError, match=r"redis\.asyncio"):
+            await open_store(client, fresh_namespace, TTL)
+
+    on_loop(test)
+
+
+def test_a_client_that_sentinels_lead(redis_sentinel: RedisSentinel, fresh_namespace: str) -> None:
+    async def test() -> None:
+        sentinel = Sentinel(redis_sentinel.sentinels, socket_timeout=2.0)
+        client = sentinel.master_for(redis_sentinel.name)
+        store = await open_store(client, fresh_namespace, TTL)
+        me = await store.open_session(TTL, "me")
+        replies = await at_once(store, me, MANY)
+        assert all(isinstance(reply, Committed) for reply in replies)
+        version = await committed(store, "vm-0", me, me)
+        assert list(await store.receive(me, 5.0)) == [Woken("vm-0", version, b"x")]
+        assert await store.keep_alive(me)
+        await store.close()
+        assert await client.ping()
+        with pytest.raises(ConfigError, match="master_for"):
+            await open_store(sentinel.slave_for(redis_sentinel.name), fresh_namespace, TTL)
+        await client.aclose()
+        for one in sentinel.sentinels:
+            await one.aclose()
+
+    on_loop(test)
+
+
+def test_a_client_of_a_cluster(redis_cluster: RedisCluster, fresh_namespace: str) -> None:
+    async def test() -> None:
+        node = redis_cluster.nodes[0]
+        async with ClusterClient(host=node.host, port=node.port) as client:
+            store = await open_store(client, fresh_namespace, TTL)
+            me = await store.open_session(TTL, "me")
+            replies = await at_once(store, me, MANY)
+            assert all(isinstance(reply, Committed) for reply in replies)
+            assert {vm async for vm, _ in store.scan()} == {f"vm-{n}" for n in range(MANY)}
+            version = await committed(store, "vm-0", me, me)
+            assert list(await store.receive(me, 5.0)) == [Woken("vm-0", version, b"x")]
+            await store.close()
+            assert await client.ping()
+        for wrong in ({"decode_responses": True}, {"read_from_replicas": True}):
+            with pytest.warns() if "read_from_replicas" in wrong else contextlib.nullcontext():
+                refused = ClusterClient(host=node.host, port=node.port, **wrong)
+            with pytest.raises(ConfigError):
+                await open_store(refused, fresh_namespace, TTL)
+            await refused.aclose()
+
+    on_loop(test)
+
+
+def test_replies_stay_in_step_when_a_script_was_forgotten(
+    redis_server: RedisServer, fresh_namespace: str
+) -> None:
+    async def test() -> None:
+        async with opened(redis_server.port, fresh_namespace) as store, asking(redis_server) as it:
+            me = await store.open_session(TTL, "me")
+            await it.script_flush()
+            replies = await at_once(store, me, MANY)
+            assert all(isinstance(reply, Committed) for reply in replies)
+            found = [await store.read(f"vm-{n}") for n in range(MANY)]
+            assert [one.version for one in found] == [reply.version for reply in replies]
+
+    on_loop(test)
