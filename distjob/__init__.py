@@ -1,10 +1,13 @@
 """distjob: begin and end jobs on virtual machines, from several controllers on several machines.
 
-    jobs.py record.py line.py   the rules: types of jobs, a VM's record, who waits for whom; pure
+    jobs.py ticket.py           types of jobs; what stands in a VM's record
+    record.py async_job.py line.py  the rules, pure: a record, an async job's life, who wakes whom
     codec.py words.py           a record as bytes; what a caller is told about who is in the way
     protocol/                   every operation as a generator of effects, sans IO
     driver.py client.py lease.py  blocking: run the generators; Client, connect; leases
-    store.py                    THE boundary: what a backend must do
+    aio/                        the same on asyncio; arguments.py: what both are asked, checked
+    store.py                    THE boundary: what a backend must do; both.py offloop.py: its worlds
+    hooks.py logs.py metrics.py what a client tells of its jobs, and two that listen
     names.py errors.py clock.py what arguments may be, how it fails, the two clocks
     config/                     YAML -> typed, checked settings; opens the backend
     fencing.py sqlitefile.py forks.py  the guard for the resource's side, and the file it is kept in
@@ -16,6 +19,12 @@ can leave two who believe they hold: the token tells the resource who is right, 
 deadlines are measured on one machine's clock; no two machines' clocks are ever compared, only
 their rates must agree within a few per cent. Not promised: exactly-once effects without a guard.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from distjob.client import Client, connect
 from distjob.errors import (
@@ -33,11 +42,16 @@ from distjob.errors import (
     StaleToken,
     WrongJob,
 )
-from distjob.jobs import AgentJob, AsyncJob, Job, Slot
+from distjob.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss, Slot
 from distjob.lease import AsyncJobLease, Lease
 from distjob.protocol.look import JobStatus, VMStatus
+from distjob.ticket import AbortRequest, Left, Progress
+
+if TYPE_CHECKING:
+    from distjob import aio
 
 __all__ = [
+    "AbortRequest",
     "AgentJob",
     "AsyncJob",
     "AsyncJobLease",
@@ -52,13 +66,24 @@ __all__ = [
     "JobTimeout",
     "Lease",
     "LeaseLost",
+    "Left",
     "NotOwner",
+    "OnOwnerLoss",
     "OutcomeUnknown",
+    "Progress",
     "QueueFull",
     "RecordError",
     "Slot",
     "StaleToken",
     "VMStatus",
     "WrongJob",
+    "aio",
     "connect",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """`distjob.aio` is imported when it is first asked for: a blocking program needs no asyncio."""
+    if name == "aio":
+        return import_module("distjob.aio")
+    raise AttributeError(f"module 'distjob' has no attribute {name!r}")

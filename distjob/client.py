@@ -6,29 +6,24 @@ arguments' checks. All rules are in record.py, all waiting and retrying in proto
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
-from collections.abc import Mapping
-from enum import StrEnum
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-from distjob import clock
+from distjob import arguments
 from distjob.config import Settings, load, open_backend
 from distjob.driver import Runner, log
-from distjob.errors import BackendUnavailable, BadRequest, DistjobError
-from distjob.jobs import PLAIN_JOBS, AgentJob, AsyncJob, Job
-from distjob.lease import AsyncJobLease, Lease, acquire, attempt
-from distjob.names import check_label, check_ttl, check_vm, check_wait
-from distjob.protocol.controller import Controller, Wish
-from distjob.protocol.keeper import close, keep, open_session, tell_losses
-from distjob.protocol.look import VMStatus, status, statuses
-from distjob.record import Owner
+from distjob.errors import BackendUnavailable, DistjobError
+from distjob.hooks import Hook
+from distjob.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss
+from distjob.lease import AsyncJobLease, Lease
+from distjob.names import check_vm
+from distjob.protocol.keeper import close, keep, make_calls, open_session
+from distjob.protocol.look import JobStatus, VMStatus, orphans, status, statuses
+from distjob.protocol.outside import discard, evict
 from distjob.store import Guarantees, Store
-
-E = TypeVar("E", bound=StrEnum)
 
 
 class Client:
@@ -46,32 +41,30 @@ class Client:
         ttl: float = 10.0,
         wait: float = 30.0,
         max_queued: int = 0,
+        hooks: Iterable[Hook] = (),
     ) -> None:
         """Open a session on ``store``, which the client closes in the end.
 
         ``controller``: this process's name for people, the host's name by default. ``ttl``:
         seconds after which a controller that has died, or was cut off, has lost its jobs. ``wait``:
         seconds that begin waits by default. ``max_queued``: begin is refused when that many jobs
-        of the VM are held or waited for, 0 = no limit.
+        of the VM are held or waited for, 0 = no limit. ``hooks``: see `distjob.hooks`.
 
         Raises BackendUnavailable, BadRequest; the store is closed then.
         """
         self._store = store
         self._closed = False
         try:
-            if max_queued < 0:
-                raise BadRequest(f"max_queued is {max_queued}: 0 (no limit) or more is right")
-            host = socket.gethostname()
-            self._me = Controller(
-                Owner(check_label("a controller's name", controller or host), host, os.getpid()),
-                ttl=check_ttl(ttl),
-                wait=check_wait(wait),
+            self._me = arguments.controller(
+                store.guarantees,
+                threading.Event,
+                name=controller,
+                ttl=ttl,
+                wait=wait,
                 max_queued=max_queued,
-                pushed=store.guarantees.wakes == "push",
-                clock=clock,
-                signal=threading.Event,
+                hooked=bool(hooks := tuple(hooks)),
             )
-            self._runner = Runner(self._me, store)
+            self._runner = Runner(self._me, store, hooks)
             self._runner.run(open_session(self._me))
         except BaseException:
             store.close()
@@ -106,7 +99,8 @@ class Client:
         BackendUnavailable, RecordError, ClientClosed. OutcomeUnknown: it may be held until it is
         withdrawn in the background. Ctrl-C withdraws it. Source: ``virDomainObjBeginJob``.
         """
-        return Lease(self._runner, acquire(self._runner, vm, _sync(vm, job, agent, api), wait))
+        wish = arguments.sync(vm, job, agent, api)
+        return Lease(self._runner, self._runner.run(arguments.begin(self._me, vm, wish, wait)))
 
     def try_begin(
         self, vm: str, job: Job | str, *, agent: AgentJob | str | None = None, api: str = ""
@@ -116,7 +110,8 @@ class Client:
         Arguments and errors as `begin`, but for JobTimeout. ``max_queued`` counts here too.
         Source: ``virDomainObjBeginJobNowait``.
         """
-        held = attempt(self._runner, vm, _sync(vm, job, agent, api), None)
+        op = arguments.begin_now(self._me, vm, arguments.sync(vm, job, agent, api))
+        held = self._runner.run(op)
         return Lease(self._runner, held) if held else None
 
     def begin_agent(
@@ -126,20 +121,73 @@ class Client:
 
         Source: ``virDomainObjBeginAgentJob``.
         """
-        kind = _member(AgentJob, job, vm)
-        return Lease(self._runner, acquire(self._runner, vm, Wish(api or kind, agent=kind), wait))
+        wish = arguments.agent(vm, job, api)
+        return Lease(self._runner, self._runner.run(arguments.begin(self._me, vm, wish, wait)))
 
     def begin_async(
-        self, vm: str, kind: AsyncJob | str, *, api: str = "", wait: float | None = None
+        self,
+        vm: str,
+        kind: AsyncJob | str,
+        *,
+        on_owner_loss: OnOwnerLoss | str = OnOwnerLoss.RELEASE,
+        api: str = "",
+        wait: float | None = None,
     ) -> AsyncJobLease:
         """Begin a long job, which runs in nested steps and lets in only what its mask allows.
 
-        It needs the sync slot free to start, and does not take it. As `begin`; never refused by
+        It needs the sync slot free to start, and does not take it. ``on_owner_loss``: what becomes
+        of it when this controller dies or closes: "release" frees the VM, "orphan" keeps the job,
+        mask in force, until somebody adopts or discards it. Else as `begin`; never refused by
         ``max_queued``. Source: ``virDomainObjBeginAsyncJob``.
         """
-        kind = _member(AsyncJob, kind, vm)
-        wish = Wish(api or kind, job=Job.ASYNC, kind=kind)
-        return AsyncJobLease(self._runner, acquire(self._runner, vm, wish, wait))
+        wish = arguments.long(vm, kind, on_owner_loss, api)
+        return AsyncJobLease(
+            self._runner, self._runner.run(arguments.begin(self._me, vm, wish, wait))
+        )
+
+    # -- async jobs of others ------------------------------------------------------------------
+
+    def adopt(self, vm: str, kind: AsyncJob | str, *, api: str = "") -> AsyncJobLease:
+        """Become the owner of an async job of type ``kind`` that was detached, or is an orphan.
+
+        Phase, progress, mask and ``on_owner_loss`` are as its last owner left them; the token is
+        new, and larger. Does not wait. Raises, and the job is not held: NotOwner (its owner lives,
+        or another was first), WrongJob (there is none, or of another type), and as `begin`.
+        If it is cancelled, the job is left as it was.
+        Source: ``qemuDomainObjStartJobPhase``, and libvirt's recovery after a restart.
+        """
+        op = arguments.begin_now(self._me, vm, arguments.heir(vm, kind, api))
+        return AsyncJobLease(self._runner, arguments.granted(self._runner.run(op)))
+
+    def abort(
+        self, vm: str, *, reason: str = "", api: str = "", wait: float | None = None
+    ) -> JobStatus:
+        """Ask the VM's async job to stop: its owner is told at once, and decides.
+
+        Begins an abort job for that, as `begin` with ``wait`` does, and ends it. ``reason``, for
+        people: at most 255 printable characters. The first request stands. Returns the job that
+        was asked; one without an owner keeps the request for who adopts it. Raises WrongJob (no
+        async job runs), and as `begin` and `Lease.end`. Source: ``virDomainAbortJob``.
+        """
+        return self._runner.run(arguments.abort(self._me, vm, reason, api, wait))
+
+    def discard(self, vm: str) -> JobStatus:
+        """End the VM's async job if it has no owner: it was detached, or is an orphan.
+
+        Its steps end with it, by force. Returns what was discarded. Raises WrongJob (no async job
+        runs), NotOwner (its owner lives), BackendUnavailable, OutcomeUnknown (call it again).
+        """
+        return self._runner.run(discard(self._me, check_vm(vm)))
+
+    def evict(self, vm: str, tickets: Iterable[str]) -> Sequence[JobStatus]:
+        """Break jobs by force, whoever holds or waits by these ``tickets`` (`JobStatus.ticket`).
+
+        For an operator: their holders may be at work, and only a guard keeps them off the VM once
+        the next has come. They are told at once, their leases are lost, their late end changes
+        nothing. With an async job go its steps. Returns those that were there. Raises BadRequest,
+        BackendUnavailable, OutcomeUnknown (call it again).
+        """
+        return self._runner.run(evict(self._me, check_vm(vm), arguments.tickets(vm, tickets)))
 
     # -- looking -------------------------------------------------------------------------------
 
@@ -150,9 +198,19 @@ class Client:
         """
         return self._runner.run(status(self._me, check_vm(vm)))
 
-    def list(self) -> list[VMStatus]:
-        """The status of every VM that is not idle, by name; not one moment's picture."""
+    def list(self) -> Sequence[VMStatus]:
+        """The status of every VM that is not idle, by name; not one moment's picture.
+
+        Raises BackendUnavailable, RecordError, ClientClosed.
+        """
         return self._runner.run(statuses(self._me))
+
+    def orphans(self) -> Sequence[VMStatus]:
+        """The status of every VM whose async job has no owner: to be adopted, or discarded.
+
+        Raises BackendUnavailable, RecordError, ClientClosed.
+        """
+        return self._runner.run(orphans(self._me))
 
     # -- end -----------------------------------------------------------------------------------
 
@@ -175,7 +233,7 @@ class Client:
             self._keeper.join()
             self._runner.run(close(self._me))
         finally:
-            self._runner.run(tell_losses(self._me))
+            self._runner.run(make_calls(self._me))
             self._store.close()
 
     def __enter__(self) -> Self:
@@ -209,7 +267,7 @@ class Client:
                 if self._me.session:
                     self._me.lose(self._me.session, "renewal has failed, see the log")
                 self._me.close()
-            self._runner.run(tell_losses(self._me))
+            self._runner.run(make_calls(self._me))
             raise
 
     def _interrupt(self) -> None:
@@ -221,12 +279,15 @@ class Client:
 
 def connect(
     source: str | PathLike[str] | Mapping[str, Any] | Settings | None = None,
+    *,
+    hooks: Iterable[Hook] = (),
 ) -> Client:
     """Connect a controller: the store is chosen, and reached, by ``source``.
 
     ``source``: path of a YAML file, a dict of the same shape, loaded settings, or None for the
-    defaults (SQLite at /var/lib/distjob/jobs.db). See docs/configuration.md. Raises ConfigError
-    (file, key path and what would be right), BackendUnavailable (it can't be reached now).
+    defaults (SQLite at /var/lib/distjob/jobs.db). See docs/configuration.md. ``hooks``: told what
+    happens to this client's jobs, see `distjob.hooks`. Raises ConfigError (file, key path and what
+    would be right), BackendUnavailable (it can't be reached now).
     """
     settings = load(source)
     return Client(
@@ -235,22 +296,5 @@ def connect(
         ttl=settings.session.ttl,
         wait=settings.job.wait,
         max_queued=settings.job.max_queued,
+        hooks=hooks,
     )
-
-
-def _sync(vm: str, job: Job | str, agent: AgentJob | str | None, api: str) -> Wish:
-    kind = _member(Job, job, vm)
-    if kind not in PLAIN_JOBS:
-        raise BadRequest(f"VM {vm!r}: {kind!r} is begun by begin_async() and its lease's nested()")
-    both = None if agent is None else _member(AgentJob, agent, vm)
-    return Wish(api or kind, job=kind, agent=both)
-
-
-def _member(kinds: type[E], value: E | str, vm: str) -> E:
-    if isinstance(value, kinds):
-        return value
-    try:
-        return kinds(value)
-    except ValueError:
-        known = ", ".join(kinds)
-        raise BadRequest(f"VM {vm!r}: {value!r} is not a job; known: {known}") from None

@@ -15,9 +15,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from distjob.errors import ClientClosed
+from distjob.hooks import Event, Hook
+from distjob.logs import warn
 from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Op
-from distjob.store import Store
+from distjob.store import Store, Versioned
 
 T = TypeVar("T")
 log = logging.getLogger("distjob")
@@ -29,6 +31,9 @@ class BlockingIO:
     def __init__(self, store: Store) -> None:
         self.store = store
 
+    def scan(self) -> Sequence[tuple[str, Versioned]]:
+        return list(self.store.scan())
+
     def wait(self, signal: threading.Event | None, seconds: float) -> None:
         if signal is None:
             time.sleep(seconds)
@@ -36,18 +41,15 @@ class BlockingIO:
             signal.wait(seconds)
 
     def call(self, callbacks: Sequence[Callable[[], None]]) -> None:
-        for callback in callbacks:
-            try:
-                callback()
-            except Exception:
-                log.exception("distjob: a lease's on_lost callback failed")
+        call_back(callbacks)
 
 
 class Runner:
     """Runs the operations of one controller, in any thread of the process that made it."""
 
-    def __init__(self, me: Controller, store: Store) -> None:
+    def __init__(self, me: Controller, store: Store, hooks: Sequence[Hook] = ()) -> None:
         self.me = me
+        self.hooks = hooks
         self.lock = threading.Lock()
         self._io = BlockingIO(store)
         self._pid = os.getpid()
@@ -58,15 +60,17 @@ class Runner:
 
     def check_process(self) -> None:
         """Raises ClientClosed in a child: its copy of the session is nobody's to renew."""
-        if self.forked:
-            raise ClientClosed(
-                f"this client belongs to process {self._pid}, and this is process {os.getpid()},"
-                " forked from it: jobs and session are the parent's. Connect anew after a fork"
-            )
+        check_fork(self._pid)
 
     def run(self, op: Op[T]) -> T:
         """Run ``op`` to its end and return its result."""
         self.check_process()
+        try:
+            return self._run(op)
+        finally:
+            self.tell()
+
+    def _run(self, op: Op[T]) -> T:
         reply: Any = None
         error: BaseException | None = None
         while True:
@@ -78,6 +82,48 @@ class Runner:
                     return result
             reply = error = None
             try:
+                if self.me.held.told:
+                    self.tell()
                 reply = effect.perform(self._io)
             except BaseException as raised:  # noqa: BLE001  the operation decides what follows
                 error = raised
+
+    def step(self, op: Op[T]) -> T:
+        """Run an ``op`` that waits for nothing."""
+        return self.run(op)
+
+    def tell(self) -> None:
+        """Tell the hooks what has happened."""
+        if self.me.held.told:
+            with self.lock:
+                told, self.me.held.told = self.me.held.told, []
+            deliver(self.hooks, told)
+
+
+def check_fork(pid: int) -> None:
+    """Raises ClientClosed in a process other than ``pid``, which made the client."""
+    if os.getpid() != pid:
+        raise ClientClosed(
+            f"this client belongs to process {pid}, and this is process {os.getpid()},"
+            " forked from it: jobs and session are the parent's. Connect anew after a fork"
+        )
+
+
+def deliver(hooks: Sequence[Hook], events: Sequence[Event]) -> None:
+    """Log what is grave and tell each hook each event; one that fails is logged, that is all."""
+    for event in events:
+        warn(event)
+        for hook in hooks:
+            try:
+                hook(event)
+            except Exception:
+                log.exception("distjob: the hook %r failed at %r", hook, event)
+
+
+def call_back(callbacks: Sequence[Callable[[], None]]) -> None:
+    """The users' callbacks; one that fails is logged."""
+    for callback in callbacks:
+        try:
+            callback()
+        except Exception:
+            log.exception("distjob: a lease's callback failed")

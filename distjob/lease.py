@@ -2,37 +2,49 @@
 
 A lease knows when it is lost without asking anybody: its session's deadline is on the local clock.
 It holds nothing but its facts and its client; renewal is the session's, whatever the number of
-leases.
+leases. `LeaseFacts` is what blocking and asyncio leases have in common, word for word.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self, TypeVar
 
+from distjob import arguments
 from distjob.driver import Runner
-from distjob.errors import BadRequest, DistjobError
-from distjob.jobs import AsyncJob, Job, mask_of
-from distjob.names import check_label, check_vm, check_wait
+from distjob.errors import DistjobError
+from distjob.jobs import AsyncJob, Job
+from distjob.names import check_wait
 from distjob.protocol import held as holding
-from distjob.protocol.begin import GRACE, begin
-from distjob.protocol.controller import Held, Wish
+from distjob.protocol import owner as owning
+from distjob.protocol.begin import GRACE
+from distjob.protocol.controller import Controller
+from distjob.protocol.effects import Op
+from distjob.protocol.parts import Held
+from distjob.ticket import AbortRequest, Progress
 from distjob.words import job_name
 
+T = TypeVar("T")
 
-class Lease:
-    """A job that is held, from begin to `end`; as a context manager it ends with the block.
 
-    Thread-safe. Every change that is made to the VM on its strength should carry `token` to a
-    guard (see `distjob.fencing`): a holder that was stopped for longer than its TTL can't know it.
-    """
+class Steps(Protocol):
+    """What a driver offers to its leases: operations that wait for nothing."""
+
+    me: Controller
+
+    def check_process(self) -> None: ...
+
+    def step(self, op: Op[T]) -> T: ...
+
+
+class LeaseFacts:
+    """What is known of a job that is held, without asking anybody."""
 
     __slots__ = ("_held", "_runner")
 
-    def __init__(self, runner: Runner, held: Held) -> None:
-        self._runner = runner
-        self._held = held
+    _held: Held
+    _runner: Steps
 
     @property
     def vm(self) -> str:
@@ -57,33 +69,93 @@ class Lease:
     def remaining(self) -> float:
         """Seconds for which the job is surely held if it is not renewed again; 0.0 if it is not."""
         session = self._held.session
-        if self.ended or not session.alive:
+        if self.ended or self._held.taken or not session.alive:
             return 0.0
         return max(0.0, session.deadline - self._runner.me.clock.monotonic())
 
     @property
     def lost(self) -> bool:
-        """Whether the session has ended, or can't be shown to live, before the job was ended."""
+        """Whether the session has ended, or can't be shown to live, before the job was ended;
+        or the job was taken away by force.
+        """
         return not self.ended and self.remaining <= 0
 
     def check(self) -> None:
         """Return if the job is held at this moment, without a round trip.
 
         Raises LeaseLost (the job may be another's by now), NotOwner (it was ended), ClientClosed
-        (in a forked child, where nobody renews it).
+        (in a forked child, or another event loop, where nobody renews it).
         """
         self._runner.check_process()
         holding.check(self._runner.me, self._held)
 
     def on_lost(self, callback: Callable[[], None]) -> None:
-        """Have ``callback`` called once, in the client's background thread, if the job is lost.
+        """Have ``callback`` called once, by the client's background thread or task, if it is lost.
 
-        At once and in this thread if it is lost already. It must not block: it holds up the
-        renewal of the next session. Not called when the job was ended in good order.
+        At once, by the caller, if it is lost already. It must not block: it holds up the renewal
+        of the next session. Not called when the job was ended in good order.
         Raises NotOwner (it was ended), ClientClosed.
         """
-        if not self._runner.run(holding.on_lost(self._runner.me, self._held, callback)):
+        if not self._runner.step(holding.on_lost(self._runner.me, self._held, callback)):
             callback()
+
+    def __repr__(self) -> str:
+        state = "ended" if self.ended else "lost" if self.lost else f"{self.remaining:.1f} s left"
+        return f"<{type(self).__name__} {self.job} of VM {self.vm!r}, token {self.token}, {state}>"
+
+
+class LongFacts(LeaseFacts):
+    """The same of an async job."""
+
+    __slots__ = ()
+
+    @property
+    def kind(self) -> AsyncJob:
+        """Its type."""
+        kind = self._held.ticket.kind
+        if kind is None:
+            raise AssertionError("an async job has a type")
+        return kind
+
+    @property
+    def phase(self) -> str:
+        """The phase it was set to last, by this owner or, when it was adopted, the one before."""
+        return self._held.phase
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far it has come, as it was said last; None if nobody did."""
+        return self._held.progress
+
+    @property
+    def abort_requested(self) -> AbortRequest | None:
+        """Who asked this job to stop, and why, as far as was heard; None if nobody did."""
+        return self._held.abort
+
+    def on_abort(self, callback: Callable[[AbortRequest], None]) -> None:
+        """Have ``callback`` called once, as that of `on_lost`, when the job is asked to abort.
+
+        At once, by the caller, if it was asked already. Raises NotOwner, LeaseLost, ClientClosed.
+        """
+        if not self._runner.step(owning.on_abort(self._runner.me, self._held, callback)):
+            request = self._held.abort
+            if request is not None:
+                callback(request)
+
+
+class Lease(LeaseFacts):
+    """A job that is held, from begin to `end`; as a context manager it ends with the block.
+
+    Thread-safe. Every change that is made to the VM on its strength should carry `token` to a
+    guard (see `distjob.fencing`): a holder that was stopped for longer than its TTL can't know it.
+    """
+
+    __slots__ = ()
+    _runner: Runner
+
+    def __init__(self, runner: Runner, held: Held) -> None:
+        self._runner = runner
+        self._held = held
 
     def end(self) -> None:
         """End the job and let in who waits, in one round trip. Not held afterwards.
@@ -114,26 +186,8 @@ class Lease:
         except DistjobError as also:
             error.add_note(f"and then ending the job failed: {also}")
 
-    def __repr__(self) -> str:
-        state = "ended" if self.ended else "lost" if self.lost else f"{self.remaining:.1f} s left"
-        return f"<{type(self).__name__} {self.job} of VM {self.vm!r}, token {self.token}, {state}>"
 
-
-def acquire(runner: Runner, vm: str, wish: Wish, wait: float | None) -> Held:
-    """Begin, waiting ``wait`` seconds or the client's default; returns what a lease is made of."""
-    held = attempt(runner, vm, wish, runner.me.wait if wait is None else check_wait(wait))
-    if held is None:
-        raise AssertionError("a begin that waits is never refused as busy")
-    return held
-
-
-def attempt(runner: Runner, vm: str, wish: Wish, wait: float | None) -> Held | None:
-    """Begin, waiting ``wait`` seconds; None: not at all, and None if it is busy."""
-    check_label("api", wish.api)
-    return runner.run(begin(runner.me, check_vm(vm), wish, wait))
-
-
-class AsyncJobLease(Lease):
+class AsyncJobLease(Lease, LongFacts):
     """A long job that is held: it runs in nested steps, and lets in what its mask allows."""
 
     __slots__ = ()
@@ -146,9 +200,8 @@ class AsyncJobLease(Lease):
         Source: ``virDomainObjBeginNestedJob``.
         """
         self.check()
-        kind, parent = self.kind, self._held.ticket.id
-        step = Wish(api or f"{kind} step", job=Job.ASYNC_NESTED, kind=kind, parent=parent)
-        return Lease(self._runner, acquire(self._runner, self.vm, step, wait))
+        wish, me = arguments.step(self._held, api), self._runner.me
+        return Lease(self._runner, self._runner.run(arguments.begin(me, self.vm, wish, wait)))
 
     def allow(self, *jobs: Job | str) -> None:
         """Let in these sync jobs, and `Job.DESTROY`, from now on; waiters among them start at once.
@@ -158,16 +211,42 @@ class AsyncJobLease(Lease):
         BackendUnavailable (the mask is as before), OutcomeUnknown.
         Source: ``virDomainObjSetAsyncJobMask``.
         """
-        try:
-            mask = mask_of(Job(job) for job in jobs)
-        except ValueError as error:
-            raise BadRequest(f"VM {self.vm!r}: mask: {error}") from None
-        me = self._runner.me
-        self._runner.run(holding.set_mask(me, self._held, mask, patience=GRACE))
+        mask, me = arguments.mask(self.vm, jobs), self._runner.me
+        self._runner.run(owning.set_job(me, self._held, mask=mask, patience=GRACE))
 
-    @property
-    def kind(self) -> AsyncJob:
-        kind = self._held.ticket.kind
-        if kind is None:
-            raise AssertionError("an async job has a type")
-        return kind
+    def set_phase(self, phase: str) -> None:
+        """Say which phase the job has reached: it is kept with the job, and whoever adopts it
+        finds it. At most 255 printable characters; they mean nothing to distjob.
+
+        Raises as `allow`. Source: ``qemuDomainObjSetJobPhase``.
+        """
+        name, me = arguments.phase(phase), self._runner.me
+        self._runner.run(owning.set_job(me, self._held, phase=name, patience=GRACE))
+
+    def set_progress(self, done: float, total: float | None = None, unit: str = "") -> None:
+        """Say how far the job has come, for `Client.status`. Call it as often as you like.
+
+        ``total``: None if it is not known. Written at most once a second: what is said in between
+        is written by the client in the background, the latest only. Raises as `allow`.
+        Source: ``virDomainGetJobStats``.
+        """
+        progress, me = arguments.progress(self.vm, done, total, unit), self._runner.me
+        self._runner.run(owning.set_progress(me, self._held, progress, patience=GRACE))
+
+    def wait_abort(self, timeout: float | None = None) -> AbortRequest | None:
+        """Wait until the job is asked to abort, at most ``timeout`` seconds; None if it was not.
+
+        Without a round trip: the request is pushed by who makes it. Raises LeaseLost as soon as
+        the job is lost, NotOwner (it was ended, by another thread or task), ClientClosed.
+        """
+        seconds = None if timeout is None else check_wait(timeout)
+        return self._runner.run(owning.wait_abort(self._runner.me, self._held, seconds))
+
+    def detach(self) -> None:
+        """Give the job up without ending it: it keeps its slot, mask, phase and progress, has no
+        owner, and waits for `Client.adopt`. Not held afterwards. Steps of it that still wait are
+        refused; one that is under way keeps the sync slot until its own end.
+
+        Raises as `end`. Source: ``qemuDomainObjReleaseAsyncJob``.
+        """
+        self._runner.run(owning.give_up(self._runner.me, self._held))

@@ -29,9 +29,17 @@ from distjob.config.redact import shown
 from distjob.config.source import Node, Source, read_python, read_yaml
 from distjob.errors import ConfigError
 from distjob.names import MAX_TTL, MAX_WAIT, MIN_TTL, check_ttl, check_wait
-from distjob.store import Store
+from distjob.store import AsyncStore, Store
 
-__all__ = ["JobSettings", "SessionSettings", "Settings", "json_schema", "load", "open_backend"]
+__all__ = [
+    "JobSettings",
+    "SessionSettings",
+    "Settings",
+    "json_schema",
+    "load",
+    "open_backend",
+    "open_backend_async",
+]
 
 _NAMESPACE = r"^[A-Za-z0-9._-]{1,64}\Z"
 _MAX_FILE = 1 << 20
@@ -179,10 +187,22 @@ def open_backend(settings: Settings) -> Store:
     Raises ConfigError for a backend that is unknown, whose client library is missing (it says
     what to install) or whose server can't be used; BackendUnavailable if it can't be reached.
     """
-    section = settings.section
-    if section is None:
-        section = load({"backend": settings.backend}).section
-    return backends.connect(settings.backend, section, settings.namespace, settings.session.ttl)
+    return backends.connect(
+        settings.backend, _section(settings), settings.namespace, settings.session.ttl
+    )
+
+
+async def open_backend_async(settings: Settings) -> AsyncStore:
+    """As `open_backend`, on asyncio: the store belongs to the event loop that runs."""
+    return await backends.connect_async(
+        settings.backend, _section(settings), settings.namespace, settings.session.ttl
+    )
+
+
+def _section(settings: Settings) -> Any:
+    if settings.section is None:
+        return load({"backend": settings.backend}).section
+    return settings.section
 
 
 def json_schema() -> dict[str, Any]:

@@ -7,12 +7,13 @@ needed.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
 from distjob.errors import ConfigError
-from distjob.store import Backend, Store
+from distjob.store import AsyncStore, Backend, Store
 
 GROUP = "distjob.backends"
 
@@ -55,14 +56,35 @@ def find(name: str) -> Backend:
 
 def connect(name: str, section: Any, namespace: str, ttl: float) -> Store:
     """Open the store of the backend called ``name``. Raises ConfigError, BackendUnavailable."""
+    backend = _checked(name, section)
+    with _extra(name, backend):
+        return backend.connect(section, namespace, ttl)
+
+
+async def connect_async(name: str, section: Any, namespace: str, ttl: float) -> AsyncStore:
+    """As `connect`, for the event loop that runs."""
+    backend = _checked(name, section)
+    if backend.connect_async is None:
+        raise ConfigError(f"backend {name!r} is for blocking clients only: use distjob.connect")
+    with _extra(name, backend):
+        return await backend.connect_async(section, namespace, ttl)
+
+
+def _checked(name: str, section: Any) -> Backend:
     backend = find(name)
     if not isinstance(section, backend.settings):
         raise ConfigError(
             f"{name}: must be {backend.settings.__name__}, is {type(section).__name__};"
             " use distjob.config.load"
         )
+    return backend
+
+
+@contextmanager
+def _extra(name: str, backend: Backend) -> Iterator[None]:
+    """Say what to install if the client library is not there."""
     try:
-        return backend.connect(section, namespace, ttl)
+        yield
     except ModuleNotFoundError as error:
         own = installed()[name].module.partition(".")[0]
         missing = (error.name or "").partition(".")[0]

@@ -1,6 +1,6 @@
 """Play recorded libvirt traces through the public client: each actor a client with its own session.
 
-    python -m distjob.testing.replay TRACES.json [--config FILE.yaml]
+    python -m distjob.testing.replay TRACES.json [--config FILE.yaml] [--asyncio]
 
 A trace is ``{"max_queued": N, "steps": [{"actor", "op", "args", "expect"}]}``, as told in
 docs/semantics.md. After each step it compares the step's own result, libvirt's message and which
@@ -15,27 +15,31 @@ import json
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotDone
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from distjob import clock
 from distjob.client import Client
-from distjob.config import load, open_backend
+from distjob.config import Settings, load, open_backend, open_backend_async
 from distjob.errors import DistjobError, QueueFull
 from distjob.jobs import AgentJob, AsyncJob, Job
 from distjob.lease import AsyncJobLease, Lease
+from distjob.offloop import OffLoop
 from distjob.protocol.look import JobStatus
-from distjob.store import Store
+from distjob.store import AsyncStore
 from distjob.testing.memory import MemoryServer, MemoryStore
+from distjob.testing.onloop import ProxyClient
 
 PATIENCE = 20.0
 """Seconds that a call which must return may take, on a slow machine."""
 AT_A_TIME = 4
 """Traces that are played at once: with a store on the network most of the time is waiting."""
+Connect = Callable[..., Client]
 Clients = Callable[[str, int], Client]
 """(actor, max_queued) -> its client."""
 
@@ -74,9 +78,9 @@ class Actor:
 
     def parent(self, kind: str) -> AsyncJobLease:
         lease = self.leases["async"]
-        if not isinstance(lease, AsyncJobLease) or lease.kind != kind:
+        if getattr(lease, "kind", None) != kind:
             raise Difference(f"the actor holds {lease}, the trace names a step of {kind!r}")
-        return lease
+        return cast("AsyncJobLease", lease)
 
     def collect(self, timeout: float) -> Lease | None:
         """What the begin call has returned; raises what it raised, or NotDone."""
@@ -126,10 +130,7 @@ class Player:
             _same("result", result, expect["result"])
             _same("message", message, expect.get("message"))
         elif op == "set_mask":
-            lease = actor.leases["async"]
-            if not isinstance(lease, AsyncJobLease):
-                raise Difference(f"{lease} has no mask")
-            lease.allow(*args[0])
+            cast("AsyncJobLease", actor.leases["async"]).allow(*args[0])
             _same("mask", [*map(str, self._watch.status(self.vm).mask or ())], expect["mask"])
         else:
             slot = {"end": "sync", "end_agent": "agent", "end_async": "async"}[op]
@@ -188,7 +189,7 @@ def _same(what: str, got: object, expected: object) -> None:
 
 
 @contextmanager
-def clients_of(connect: Callable[[], Store]) -> Iterator[Clients]:
+def clients_of(connect: Connect) -> Iterator[Clients]:
     """Clients by actor and limit, each connected once and closed in the end."""
     with ExitStack() as stack:
         made: dict[tuple[str, int], Client] = {}
@@ -198,15 +199,18 @@ def clients_of(connect: Callable[[], Store]) -> Iterator[Clients]:
             key = (actor, max_queued)
             with making:
                 if key not in made:
-                    new = Client(connect(), controller=actor, max_queued=max_queued, wait=60.0)
+                    new = connect(controller=actor, max_queued=max_queued, wait=60.0)
                     made[key] = stack.enter_context(new)
                 return made[key]
 
         yield client
 
 
-def replay(traces: Sequence[dict[str, Any]], connect: Callable[[], Store]) -> list[str]:
-    """Play each trace on a VM of its own, some at a time; returns what differed, a line each."""
+def replay(traces: Sequence[dict[str, Any]], connect: Connect) -> list[str]:
+    """Play each trace on a VM of its own, some at a time; returns what differed, a line each.
+
+    ``connect`` makes a client of the arguments ``controller``, ``max_queued`` and ``wait``.
+    """
     run = uuid.uuid4().hex[:8]
 
     def play(number: int) -> str | None:
@@ -227,18 +231,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("traces", type=Path, help="JSON file with a list of traces")
     parser.add_argument("--config", help="settings of the store to play on")
+    parser.add_argument("--asyncio", action="store_true", help="by distjob.aio's client")
     options = parser.parse_args(arguments)
     traces = json.loads(options.traces.read_text())
-    if options.config:
-        settings = load(options.config)
-        differences = replay(traces, lambda: open_backend(settings))
-    else:
-        server = MemoryServer()
-        differences = replay(traces, lambda: MemoryStore(server))
+    server = MemoryServer()
+    settings = load(options.config) if options.config else None
+
+    def connect(**arguments: Any) -> Any:
+        if options.asyncio:
+            return ProxyClient(_opens_async(settings, server), **arguments)
+        store = open_backend(settings) if settings else MemoryStore(server)
+        return Client(store, **arguments)
+
+    differences = replay(traces, connect)
     for line in differences:
         print(line)
     print(f"{len(traces) - len(differences)} passed, {len(differences)} failed")
     return 1 if differences else 0
+
+
+def _opens_async(
+    settings: Settings | None, server: MemoryServer
+) -> Callable[[], Awaitable[AsyncStore]]:
+    if settings:
+        return partial(open_backend_async, settings)
+    return partial(OffLoop.connect, partial(MemoryStore, server))
 
 
 if __name__ == "__main__":

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import pytest
+
 from distjob import AgentJob, AsyncJob, Client, DistjobError, Job, clock
 from distjob.codec import decode, encode
-from distjob.record import Owner, Ticket
 from distjob.store import Committed, Store
+from distjob.ticket import Owner, Ticket
+from stores import WORLDS
 
 PATIENCE = 20.0
 
@@ -181,6 +184,7 @@ class History:
         self.look()
 
 
+@pytest.mark.parametrize("open_store", WORLDS, indirect=True)
 def test_every_store_tells_the_same_history(clients, open_store):
     play = History(clients, open_store)
     with play.pool:

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import assert_type
 
 import distjob
-from distjob import AgentJob, AsyncJob, AsyncJobLease, Client, Job, Lease, Slot, VMStatus
+from distjob import (
+    AbortRequest,
+    AgentJob,
+    AsyncJob,
+    AsyncJobLease,
+    Client,
+    Job,
+    Lease,
+    OnOwnerLoss,
+    Slot,
+    VMStatus,
+    aio,
+)
 from distjob.config import Settings, load, open_backend
 from distjob.fencing import Guard
+from distjob.hooks import Event, Lost
 from distjob.store import Backend, Store, Versioned
 from distjob.testing.memory import MemoryServer, MemoryStore
 
@@ -33,6 +47,35 @@ def a_controller(guard: Guard) -> None:
         for vm in jobs.list():
             for job in (*vm.holders, *vm.waiters):
                 assert_type(job.slot, Slot | None)
+
+
+def told(event: Event) -> None:
+    match event:
+        case Lost():
+            assert_type(event.token, int)
+        case _:
+            pass
+
+
+async def a_controller_on_asyncio() -> None:
+    async with aio.connect("distjob.yaml", hooks=[told]) as jobs:
+        assert_type(jobs, aio.AsyncClient)
+        async with jobs.begin("vm-42", Job.MODIFY, wait=5) as lease, lease.cancel_if_lost():
+            assert_type(lease, aio.Lease)
+            lease.check()
+        if tried := await jobs.try_begin("vm-42", "query"):
+            assert_type(tried, aio.Lease)
+            await tried.end()
+        backup = await jobs.begin_async("vm-42", "backup", on_owner_loss=OnOwnerLoss.ORPHAN)
+        assert_type(backup, aio.AsyncJobLease)
+        await backup.set_phase("copy")
+        async with backup.nested() as step:
+            assert_type(step, aio.Lease)
+        assert_type(await backup.wait_abort(0.1), AbortRequest | None)
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(jobs.begin("vm-43", Job.QUERY))
+        assert_type(task.result(), aio.Lease)
+        assert_type(await jobs.status("vm-42"), VMStatus)
 
 
 def by_hand() -> Client:

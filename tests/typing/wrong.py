@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distjob import Client, Job, Lease, Slot, connect
+from distjob import Client, Job, Lease, Slot, aio, connect
 from distjob.fencing import Guard
 from distjob.store import Store
 
@@ -23,6 +23,14 @@ def results(jobs: Client) -> int:
     jobs.begin("vm-42", Job.QUERY).token = 7  # wrong
     jobs.status("vm-42").version = 7  # wrong
     return jobs.begin("vm-42", Job.QUERY)  # wrong
+
+
+async def on_asyncio(jobs: aio.AsyncClient, lease: aio.Lease) -> None:
+    (jobs.begin("vm-42", Job.MODIFY)).end()  # wrong
+    await jobs.begin(42, Job.MODIFY)  # wrong
+    await lease.check()  # wrong
+    with jobs.begin("vm-42", Job.MODIFY):  # wrong
+        pass
 
 
 class HalfAStore:

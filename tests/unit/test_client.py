@@ -92,7 +92,7 @@ def test_a_callback_that_fails_is_logged_and_harms_nobody(server, store, caplog)
         with caplog.at_level(logging.ERROR, "distjob"):
             server.close_session(server_session(client))
             assert told.wait(PATIENCE)
-        assert "on_lost callback failed" in caplog.text
+        assert "a lease's callback failed" in caplog.text
         assert "KeyError: 'mine'" in caplog.text
         client.begin("vm", Job.MODIFY).end()
 

@@ -53,6 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parts.begin_and_end(yard, blocks=120 // share + 1, times=50)
         parts.hand_over(yard, settings, rounds=300 // share)
         parts.held_jobs(yard, 10_000 // share)
+        if settings.backend == "redis" and not (
+            settings.section.sentinel or settings.section.cluster
+        ):
+            from distjob.testing.bench.on_redis_asyncio import many_tasks
+
+            many_tasks(settings, tasks=1000 // share, pairs=5, blocks=11 // share + 1)
     finally:
         yard.close()
     return 0

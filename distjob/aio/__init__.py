@@ -1,0 +1,19 @@
+"""distjob on asyncio: the same names, arguments and errors as in `distjob`, to be awaited.
+
+    async with distjob.aio.connect("distjob.yaml") as jobs:
+        async with jobs.begin("vm-42", Job.MODIFY) as lease:
+            await attach_disk("vm-42", token=lease.token)
+
+    client.py lease.py   `AsyncClient`; its leases
+    driver.py            runs the protocol's operations in the caller's task
+    opening.py           what begin and connect return: to be awaited, or entered
+
+A client belongs to the event loop in which it was opened. A cancelled begin withdraws its ticket, a
+cancelled end still ends: in the background, if need be. Nothing here decides anything about jobs.
+"""
+
+from distjob.aio.client import AsyncClient, connect
+from distjob.aio.lease import AsyncJobLease, Lease
+from distjob.aio.opening import Opening
+
+__all__ = ["AsyncClient", "AsyncJobLease", "Lease", "Opening", "connect"]

@@ -1,0 +1,155 @@
+"""Leases on asyncio: those of `distjob.lease`, whose methods that take time are awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Self
+
+from distjob import arguments
+from distjob import lease as blocking
+from distjob.aio.driver import AsyncRunner
+from distjob.aio.opening import like, opens
+from distjob.errors import DistjobError, LeaseLost
+from distjob.jobs import Job
+from distjob.lease import LeaseFacts, LongFacts
+from distjob.names import check_wait
+from distjob.protocol import held as holding
+from distjob.protocol import owner as owning
+from distjob.protocol.begin import GRACE
+from distjob.protocol.parts import Held
+from distjob.ticket import AbortRequest
+
+
+class Lease(LeaseFacts):
+    """A job that is held, from begin to `end`; as an async context manager it ends with the block.
+
+    For the tasks of one event loop. Every change that is made to the VM on its strength should
+    carry `token` to a guard (see `distjob.fencing`): a holder that was stopped for longer than its
+    TTL can't know it.
+    """
+
+    __slots__ = ()
+    _runner: AsyncRunner
+
+    def __init__(self, runner: AsyncRunner, held: Held) -> None:
+        self._runner = runner
+        self._held = held
+
+    @like(blocking.Lease.end)
+    async def end(self) -> None:
+        await self._runner.run(holding.end(self._runner.me, self._held))
+
+    def cancel_if_lost(self) -> AbstractAsyncContextManager[Lease]:
+        """Cancel the task that is in this block if the job is lost; the block raises LeaseLost.
+
+            async with jobs.begin("vm-42", Job.MODIFY) as lease, lease.cancel_if_lost():
+                ...
+
+        As `asyncio.timeout` does with its deadline: the body sees CancelledError at its next
+        await, and the block turns that into LeaseLost. A cancellation by anybody else stays one.
+        Raises LeaseLost at once if the job is lost already, NotOwner (it was ended).
+        """
+        return _CancelIfLost(self)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the job, unless the block did. What the block raised is never replaced."""
+        if self.ended:
+            return
+        if error is None:
+            await self.end()
+            return
+        try:
+            await self.end()
+        except DistjobError as also:
+            error.add_note(f"and then ending the job failed: {also}")
+
+
+class _CancelIfLost:
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+        self._inside = False
+        self._cancelled = False
+
+    async def __aenter__(self) -> Lease:
+        task = asyncio.current_task()
+        if task is None:
+            raise AssertionError("a coroutine is run by a task")
+        self._task = task
+        self._before = task.cancelling()
+        self._lease.check()
+        self._inside = True
+        self._lease.on_lost(self._cancel)
+        return self._lease
+
+    def _cancel(self) -> None:
+        if self._inside and not self._cancelled:
+            self._cancelled = True
+            self._task.cancel(f"the lease of {self._lease.job} is lost")
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._inside = False
+        if not self._cancelled:
+            return
+        if not isinstance(error, asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)  # the body never came to see it
+        others = self._task.uncancel() > self._before
+        if others or not (error is None or isinstance(error, asyncio.CancelledError)):
+            return
+        try:
+            self._lease.check()
+        except LeaseLost as lost:
+            raise lost from error
+
+
+class AsyncJobLease(Lease, LongFacts):
+    """A long job that is held: it runs in nested steps, and lets in what its mask allows."""
+
+    __slots__ = ()
+
+    @opens
+    @like(blocking.AsyncJobLease.nested)
+    async def nested(self, *, api: str = "", wait: float | None = None) -> Lease:
+        self.check()
+        wish, me = arguments.step(self._held, api), self._runner.me
+        return Lease(self._runner, await self._runner.run(arguments.begin(me, self.vm, wish, wait)))
+
+    @like(blocking.AsyncJobLease.allow)
+    async def allow(self, *jobs: Job | str) -> None:
+        mask, me = arguments.mask(self.vm, jobs), self._runner.me
+        await self._runner.run(owning.set_job(me, self._held, mask=mask, patience=GRACE))
+
+    @like(blocking.AsyncJobLease.set_phase)
+    async def set_phase(self, phase: str) -> None:
+        name, me = arguments.phase(phase), self._runner.me
+        await self._runner.run(owning.set_job(me, self._held, phase=name, patience=GRACE))
+
+    @like(blocking.AsyncJobLease.set_progress)
+    async def set_progress(self, done: float, total: float | None = None, unit: str = "") -> None:
+        progress, me = arguments.progress(self.vm, done, total, unit), self._runner.me
+        await self._runner.run(owning.set_progress(me, self._held, progress, patience=GRACE))
+
+    @like(blocking.AsyncJobLease.wait_abort)
+    async def wait_abort(self, timeout: float | None = None) -> AbortRequest | None:
+        seconds = None if timeout is None else check_wait(timeout)
+        return await self._runner.run(owning.wait_abort(self._runner.me, self._held, seconds))
+
+    @like(blocking.AsyncJobLease.detach)
+    async def detach(self) -> None:
+        await self._runner.run(owning.give_up(self._runner.me, self._held))

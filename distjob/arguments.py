@@ -1,0 +1,163 @@
+"""The arguments of both clients' calls, checked, and made into what the protocol is asked for.
+
+Raises BadRequest, naming the VM, before anything is sent. Runs nothing: see the drivers.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from typing import TypeVar, cast
+
+from distjob import clock
+from distjob.errors import BadRequest
+from distjob.jobs import PLAIN_JOBS, AgentJob, AsyncJob, Job, Mask, OnOwnerLoss, mask_of
+from distjob.names import check_label, check_ttl, check_vm, check_wait
+from distjob.protocol import begin as beginning
+from distjob.protocol import outside
+from distjob.protocol.controller import Controller
+from distjob.protocol.effects import Op, Signal
+from distjob.protocol.look import JobStatus
+from distjob.protocol.parts import Held, Wish
+from distjob.store import Guarantees
+from distjob.ticket import Owner, Progress
+
+E = TypeVar("E", bound=StrEnum)
+
+
+def controller(
+    guarantees: Guarantees,
+    signal: Callable[[], Signal],
+    *,
+    name: str,
+    ttl: float,
+    wait: float,
+    max_queued: int,
+    hooked: bool,
+) -> Controller:
+    """The state of a client of this process, its arguments checked. Raises BadRequest."""
+    if max_queued < 0:
+        raise BadRequest(f"max_queued is {max_queued}: 0 (no limit) or more is right")
+    host = socket.gethostname()
+    return Controller(
+        Owner(check_label("a controller's name", name or host), host, os.getpid()),
+        ttl=check_ttl(ttl),
+        wait=check_wait(wait),
+        max_queued=max_queued,
+        pushed=guarantees.wakes == "push",
+        clock=clock,
+        signal=signal,
+        hooked=hooked,
+    )
+
+
+# -- operations -----------------------------------------------------------------------------------
+
+
+def begin(me: Controller, vm: str, wish: Wish, wait: float | None) -> Op[Held]:
+    """Begin, waiting ``wait`` seconds or the client's default: it is never refused as busy."""
+    return cast("Op[Held]", beginning.begin(me, check_vm(vm), wish, _patience(me, wait)))
+
+
+def begin_now(me: Controller, vm: str, wish: Wish) -> Op[Held | None]:
+    """Begin without waiting; None if it is busy."""
+    return beginning.begin(me, check_vm(vm), wish, None)
+
+
+def granted(held: Held | None) -> Held:
+    """What was not refused as busy."""
+    if held is None:
+        raise AssertionError("only a begin that does not wait is refused as busy")
+    return held
+
+
+def abort(me: Controller, vm: str, reason: str, api: str, wait: float | None) -> Op[JobStatus]:
+    why = check_label("a reason", reason)
+    label = _label(api or "abort")
+    return outside.abort(me, check_vm(vm), why, label, _patience(me, wait))
+
+
+def _patience(me: Controller, wait: float | None) -> float:
+    return me.wait if wait is None else check_wait(wait)
+
+
+# -- what is asked for ----------------------------------------------------------------------------
+
+
+def sync(vm: str, job: Job | str, agent: AgentJob | str | None, api: str) -> Wish:
+    kind = _member(Job, job, vm)
+    if kind not in PLAIN_JOBS:
+        raise BadRequest(f"VM {vm!r}: {kind!r} is begun by begin_async() and its lease's nested()")
+    both = None if agent is None else _member(AgentJob, agent, vm)
+    return Wish(_label(api or kind), job=kind, agent=both)
+
+
+def agent(vm: str, job: AgentJob | str, api: str) -> Wish:
+    kind = _member(AgentJob, job, vm)
+    return Wish(_label(api or kind), agent=kind)
+
+
+def long(vm: str, kind: AsyncJob | str, on_owner_loss: OnOwnerLoss | str, api: str) -> Wish:
+    kind = _member(AsyncJob, kind, vm)
+    policy = _member(OnOwnerLoss, on_owner_loss, vm)
+    return Wish(_label(api or kind), job=Job.ASYNC, kind=kind, on_owner_loss=policy)
+
+
+def heir(vm: str, kind: AsyncJob | str, api: str) -> Wish:
+    kind = _member(AsyncJob, kind, vm)
+    return Wish(_label(api or kind), job=Job.ASYNC, kind=kind, adopts=True)
+
+
+def step(held: Held, api: str) -> Wish:
+    kind, parent = held.ticket.kind, held.ticket.id
+    label = _label(api or f"{kind} step")
+    return Wish(label, job=Job.ASYNC_NESTED, kind=kind, parent=parent)
+
+
+def mask(vm: str, jobs: Iterable[Job | str]) -> Mask:
+    try:
+        return mask_of(_member(Job, job, vm) for job in jobs)
+    except BadRequest:
+        raise
+    except ValueError as error:
+        raise BadRequest(f"VM {vm!r}: mask: {error}") from None
+
+
+def phase(name: str) -> str:
+    return check_label("a phase", name)
+
+
+def progress(vm: str, done: float, total: float | None, unit: str) -> Progress:
+    for value in (done, 0.0 if total is None else total):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise BadRequest(f"VM {vm!r}: progress is numbers, not {type(value).__name__}")
+        if not 0 <= value < math.inf:
+            raise BadRequest(f"VM {vm!r}: progress is finite numbers of 0 or more")
+    return Progress(
+        float(done), None if total is None else float(total), check_label("a unit", unit)
+    )
+
+
+def tickets(vm: str, ids: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(ids, str) or not (named := tuple(ids)):
+        raise BadRequest(f"VM {vm!r}: name the tickets to evict, as status() shows them")
+    if not all(named):
+        raise BadRequest(f"VM {vm!r}: a ticket is a str, as status() shows it")
+    return named
+
+
+def _label(api: str) -> str:
+    return check_label("api", api)
+
+
+def _member(kinds: type[E], value: E | str, vm: str) -> E:
+    if isinstance(value, kinds):
+        return value
+    try:
+        return kinds(value)
+    except ValueError:
+        known = ", ".join(kinds)
+        raise BadRequest(f"VM {vm!r}: {value!r} is not a job; known: {known}") from None
