@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import click
 
+from distjob.cli.abort import abort
+from distjob.cli.adopt import adopt, discard
 from distjob.cli.config import config
 from distjob.cli.demo import demo
 from distjob.cli.doctor import doctor
+from distjob.cli.evict import evict
+from distjob.cli.ls import ls
 from distjob.cli.output import Group, log_to_stderr
 from distjob.cli.run import run
 from distjob.cli.status import status
@@ -34,6 +38,14 @@ def cli(verbose: int) -> None:
     \b
         distjob status vm-42
 
+    To see all VMs, again and again; to stop, take over or break what runs there:
+
+    \b
+        distjob ls --watch
+        distjob abort vm-42 --reason "the target host is full"
+        distjob adopt vm-42 backup -- ./finish-backup.sh vm-42
+        distjob evict vm-42 --slot sync
+
     To find what makes a store unsafe or slow, before going live:
 
     \b
@@ -45,5 +57,5 @@ def cli(verbose: int) -> None:
     log_to_stderr(verbose)
 
 
-for command in (run, status, config, doctor, demo):
+for command in (run, status, ls, abort, adopt, discard, evict, config, doctor, demo):
     cli.add_command(command)

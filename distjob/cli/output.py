@@ -83,11 +83,17 @@ def printable(text: str) -> str:
 
 def log_to_stderr(verbose: int) -> None:
     """Warnings as lines of `say`; with ``-v`` all from INFO on, with ``-vv`` all from DEBUG on."""
-    if verbose:
-        level = logging.INFO if verbose == 1 else logging.DEBUG
-        logging.basicConfig(level=level, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    else:
-        logging.basicConfig(level=logging.WARNING, format="distjob: %(message)s")
+    level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
+    form = "%(asctime)s %(name)s %(levelname)s %(message)s" if verbose else "distjob: %(message)s"
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Printable(form))
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+class _Printable(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's own name
+        record.message = printable(record.message)
+        return super().formatMessage(record)
 
 
 @contextmanager

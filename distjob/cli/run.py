@@ -1,31 +1,20 @@
-"""``distjob run``: a command that runs only while its job is held.
-
-It decides what is begun, what the command finds in its environment, and the exit code. That no
-process of the command outlives the lease is supervise.py's and warden.py's work.
-"""
+"""``distjob run``: a command that runs only while its job is held. It decides what is begun."""
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 
 import click
 
+from distjob.cli.hold import check_system, connected, hold
 from distjob.cli.options import config_option
-from distjob.cli.output import EX_LOST, EX_OSERR, EX_TEMPFAIL, fail, say, terminable
-from distjob.cli.supervise import Outcome, supervise
-from distjob.client import Client, connect
-from distjob.config import Settings, load
-from distjob.errors import DistjobError, LeaseLost
+from distjob.cli.output import terminable
+from distjob.config import load
 from distjob.jobs import PLAIN_JOBS, AgentJob, AsyncJob, Slot
 from distjob.lease import Lease
-
-_NOT_RUN = {errno.ENOENT: 127, errno.ENOTDIR: 127}
 
 
 def _names(kinds: Iterable[StrEnum]) -> click.Choice[str]:
@@ -73,10 +62,9 @@ def run(
         raise click.UsageError("--async goes without --job and --agent")
     if not (kind or job or agent):
         raise click.UsageError("which job? give --job, --agent or --async")
-    if not sys.platform.startswith("linux"):
-        fail("distjob run needs Linux", EX_OSERR)
+    check_system()
     settings = load(source)
-    with terminable(), _connected(settings) as client:
+    with terminable(), connected(settings) as client:
         if kind:
             lease: Lease = client.begin_async(vm, kind, api=api, wait=wait)
             slot = Slot.ASYNC
@@ -86,81 +74,7 @@ def run(
         else:
             lease = client.begin_agent(vm, agent or "", api=api, wait=wait)
             slot = Slot.AGENT
-        code = _hold(client, lease, slot, settings, command)
+        code = hold(
+            client, lease, command, slot=slot, settings=settings, finish=lambda _code: lease.end()
+        )
     sys.exit(code)
-
-
-def _hold(
-    client: Client, lease: Lease, slot: Slot, settings: Settings, command: tuple[str, ...]
-) -> int:
-    facts = {
-        "DISTJOB_VM": lease.vm,
-        "DISTJOB_JOB": lease.job,
-        "DISTJOB_SLOT": slot.value,
-        "DISTJOB_TOKEN": str(lease.token),
-    }
-    environment = os.environ | facts
-    try:
-        outcome = supervise(lease, settings.session.ttl, command, environment, say)
-    except OSError as error:
-        fail(f"no process can be started: {error}", EX_OSERR)
-    if outcome.forced or outcome.late:
-        _tell_loss(client, lease, outcome)
-    try:
-        if not lease.lost:
-            lease.end()
-    except DistjobError as error:
-        say(str(error))
-    return _code(outcome, command[0])
-
-
-def _code(outcome: Outcome, program: str) -> int:
-    if outcome.orphaned:
-        say("the command's warden was killed, and so the command was, too")
-        return EX_LOST
-    if outcome.failure:
-        say(f"{program}: {os.strerror(outcome.failure)}")
-        return _NOT_RUN.get(outcome.failure, 126)
-    if outcome.late:
-        return EX_TEMPFAIL
-    if outcome.forced:
-        return EX_LOST
-    code = os.waitstatus_to_exitcode(outcome.status or 0)
-    return code if code >= 0 else 128 - code
-
-
-def _tell_loss(client: Client, lease: Lease, outcome: Outcome) -> None:
-    """Why the lease was lost and, as far as can be seen, to whom."""
-    what = "the command was stopped in time"
-    if outcome.late:
-        what = "the command was not started"
-    elif outcome.overdue:
-        what = "the command was stopped TOO LATE, only the token told it from the next holder"
-    try:
-        lease.check()
-    except LeaseLost as error:
-        say(f"{error}; {what}")
-    else:
-        say(f"VM {lease.vm!r}: the lease of {lease.job} was not renewed in time; {what}")
-    try:
-        found = client.status(lease.vm)
-    except DistjobError as error:
-        say(f"who holds the VM now can't be seen: {error}")
-        return
-    for other in found.holders:
-        if other.alive and other.token != lease.token:
-            who = f"{other.controller} ({other.host}, pid {other.pid})"
-            say(f"VM {lease.vm!r}: {who} holds {other.job} now, token {other.token}")
-
-
-@contextmanager
-def _connected(settings: Settings) -> Iterator[Client]:
-    """A client; that it can't be closed in good order does not change the exit code."""
-    client = connect(settings)
-    try:
-        yield client
-    finally:
-        try:
-            client.close()
-        except DistjobError as error:
-            say(f"{error}; the session ends by itself, with its TTL")

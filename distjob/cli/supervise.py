@@ -141,9 +141,10 @@ class _Supervision:
                 self.outcome = self.outcome._replace(overdue=True)
             case "lease":
                 self.outcome = self.outcome._replace(forced=True)
+                what = "is lost" if self._lease.lost else "was not renewed in time"
                 self._say(
-                    f"VM {self._lease.vm!r}: the lease of {self._lease.job} was not renewed in"
-                    " time: stopping the command"
+                    f"VM {self._lease.vm!r}: the lease of {self._lease.job} {what}: stopping the"
+                    " command"
                 )
             case "left":
                 self._say(f"stopping what the command left running ({number} processes)")

@@ -3,7 +3,11 @@ processes are in tests/fault."""
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import pty
+import signal
 import subprocess
 import sys
 import threading
@@ -11,11 +15,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from distjob import errors
 from distjob.cli.app import cli
 from distjob.cli.output import exit_code, printable
-from distjob.client import connect
+from distjob.cli.show import rows_of, table
+from distjob.client import Client, connect
 
 
 @pytest.fixture
@@ -43,6 +49,11 @@ def python(script: str) -> subprocess.CompletedProcess[str]:
         ((), "distjob demo"),
         (("run",), "Exit code"),
         (("status",), "disturbs nobody"),
+        (("ls",), "until Ctrl-C"),
+        (("abort",), "The first request stands"),
+        (("adopt",), "detached again"),
+        (("discard",), "its owner lives"),
+        (("evict",), "stop it first if you can"),
         (("config", "check"), "78"),
         (("config", "schema"), "JSON Schema"),
         (("demo",), "Nothing is left behind"),
@@ -126,6 +137,15 @@ def test_verbose_logs_to_stderr(config: Path) -> None:
     assert [done.stderr.count("\n") for done in seen] == [0, 1, 2]
 
 
+def test_what_is_logged_to_stderr_is_printable() -> None:
+    script = "import logging; from distjob.cli.output import log_to_stderr as l; l({}); "
+    script += "logging.getLogger('distjob').warning('VM %s', 'a\\x1b[31m\\nb')"
+    for verbose in range(2):
+        said = python(script.format(verbose)).stderr
+        assert "VM a\\x1b[31m\\nb\n" in said
+        assert said.count("\n") == 1
+
+
 # -- status ------------------------------------------------------------------------------------
 
 
@@ -138,7 +158,9 @@ def test_status_of_idle(config: Path) -> None:
 def test_status_is_plain_and_stable_off_a_terminal(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distjob.lease.check_label", lambda *_: None)  # as another might write it
+    monkeypatch.setattr(
+        "distjob.arguments.check_label", lambda _what, label: label
+    )  # as another might write it
     with (
         connect(config) as client,
         client.begin_async("vm-1", "backup", api="nightly"),
@@ -150,7 +172,8 @@ def test_status_is_plain_and_stable_off_a_terminal(
     names, *lines = [line.split("\t") for line in result.output.splitlines()]
     assert names == [
         *("vm", "state", "slot", "job", "token", "seconds", "controller", "host", "pid"),
-        *("session", "lets_in", "api"),
+        *("session", "lets_in", "api", "phase", "progress", "abort", "left", "on_owner_loss"),
+        "ticket",
     ]
     rows = [dict(zip(names, line, strict=True)) for line in lines]
     assert [(row["vm"], row["slot"], row["job"], row["session"]) for row in rows] == [
@@ -192,6 +215,157 @@ def test_status_as_json_keeps_names(config: Path) -> None:
     assert json.loads(invoke("status", "--json", "--config", config).output) == []
     with connect(config) as client, client.begin("a\nb", "modify"):
         assert json.loads(invoke("status", "--json", "--config", config).output)[0]["vm"] == "a\nb"
+
+
+# -- async jobs, and who is to give way ------------------------------------------------------------
+
+
+def test_status_of_long_jobs(config: Path) -> None:
+    with connect(config) as client:
+        long = client.begin_async("vm", "backup", on_owner_loss="orphan")
+        long.set_phase("copying")
+        long.set_progress(3, 12, "GiB")
+        client.abort("vm", reason="disk full")
+        [seen] = _rows(invoke("status", "vm", "--config", config))
+        assert (seen["phase"], seen["progress"], seen["left"]) == ("copying", "3/12 GiB, 25%", "-")
+        assert (seen["on_owner_loss"], seen["session"]) == ("orphan", "alive")
+        assert seen["abort"].startswith("by ")
+        assert seen["abort"].endswith("): disk full")
+        assert seen["ticket"] == client.status("vm").holders[0].ticket
+        long.detach()
+        [seen] = _rows(invoke("ls", "--orphans", "--config", config))
+        assert (seen["left"], seen["session"]) == ("detached", "-")
+        shown = _drawn(client)
+    for words in (
+        *("phase copying", "progress 3/12 GiB, 25%", "asked to abort by", "disk full"),
+        *("if its owner is lost: orphan", "detached: this was its owner", "lets in query"),
+    ):
+        assert words in shown
+
+
+def _rows(result: Result) -> list[dict[str, str]]:
+    names, *lines = [line.split("\t") for line in result.output.splitlines()]
+    return [dict(zip(names, line, strict=True)) for line in lines]
+
+
+def _drawn(client: Client) -> str:
+    console = Console(width=250, record=True, file=io.StringIO())
+    console.print(table(rows_of(client.list())))
+    return console.export_text()
+
+
+def test_progress_as_it_is_shown(config: Path) -> None:
+    with connect(config) as client, client.begin_async("vm", "save") as long:
+        assert _rows(invoke("ls", "--config", config))[0]["progress"] == "-"
+        for given, shown in (
+            ((12345678,), "12345678"),
+            ((1.5, None, "GiB"), "1.5 GiB"),
+            ((0, 0), "0/0"),
+            ((1, 3), "1/3, 33%"),
+        ):
+            long._held.progress_due = 0.0
+            long.set_progress(*given)
+            assert _rows(invoke("ls", "--config", config))[0]["progress"] == shown
+
+
+def test_ls_of_nothing(config: Path) -> None:
+    assert invoke("ls", "--config", config).output == "nothing is under way\n"
+    told = invoke("ls", "--orphans", "--config", config).output
+    assert told == "no async job is without an owner\n"
+    assert json.loads(invoke("ls", "--json", "--config", config).output) == []
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "1e9", "soon"])
+def test_ls_watches_at_a_pace_that_can_be(config: Path, seconds: str) -> None:
+    assert invoke("ls", "--watch", seconds, "--config", config).exit_code == 2
+
+
+def test_ls_watches_on_a_terminal(config: Path, tmp_path: Path) -> None:
+    master, slave = pty.openpty()
+    script = "from distjob.cli import main; main()"
+    words = [sys.executable, "-c", script, "ls", "--watch", "0.1", "--config", str(config)]
+    environment = os.environ | {"COLUMNS": "200", "TERM": "xterm"}
+    with connect(config) as client:
+        client.begin("vm-1", "modify", api="nightly")
+        with subprocess.Popen(
+            words, stdin=slave, stdout=slave, stderr=slave, env=environment
+        ) as watch:
+            os.close(slave)
+            seen = _read_until(master, "nightly")
+            client.begin("vm-2", "modify", api="daily")
+            seen += _read_until(master, "daily")
+            (tmp_path / "jobs.db").rename(tmp_path / "away.db")
+            seen += _read_until(master, "was replaced or removed", "removed", "deleted", "jobs.db")
+            watch.send_signal(signal.SIGINT)
+            seen += _read_until(master)
+            assert watch.wait(20) == 0, seen
+        os.close(master)
+        (tmp_path / "away.db").rename(tmp_path / "jobs.db")
+    assert "vm-1" in seen
+    assert "Traceback" not in seen
+
+
+def _read_until(master: int, *words: str) -> str:
+    """All that appears until one of ``words`` has, or until the other side is closed."""
+    seen = ""
+    while not any(word in seen for word in words):
+        try:
+            seen += os.read(master, 65536).decode(errors="replace")
+        except OSError:
+            assert not words, seen
+            return seen
+    return seen
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--slot", "sync", "--all"), ("--all", "--ticket", "x"), ("--slot", "monitor")],
+)
+def test_evict_wants_one_thing(config: Path, options: tuple[str, ...]) -> None:
+    assert invoke("evict", "vm", *options, "--yes", "--config", config).exit_code == 2
+
+
+def test_evict_breaks_what_it_has_shown(config: Path) -> None:
+    with connect(config) as client:
+        long = client.begin_async("vm", "backup")
+        step = long.nested(api="copy")
+        agent = client.begin_agent("vm", "query")
+        result = invoke("evict", "vm", "--slot", "async", "--yes", "--config", config)
+        assert result.exit_code == 0
+        names = [line.split(" of ")[0].strip() for line in result.stdout.splitlines()[1:3]]
+        assert names == ["nested step", "async backup"]
+        assert result.stdout.count("broken: ") == 2
+        agent.check()
+        assert [job.job for job in client.status("vm").holders] == ["agent query"]
+        for lease in (step, long):
+            with pytest.raises(errors.LeaseLost):
+                lease.end()
+
+
+def test_evict_asks_nobody_where_nobody_is(config: Path) -> None:
+    with connect(config) as client, client.begin("vm", "modify") as lease:
+        result = invoke("evict", "vm", "--all", "--config", config)
+        assert result.exit_code == 2
+        assert "give --yes" in result.stderr
+        lease.check()
+        told = invoke("evict", "vm", "--ticket", "no\x1bbody", "--yes", "--config", config)
+        assert told.exit_code == 1
+        assert "'no\\x1bbody'" in told.stderr
+
+
+def test_errors_of_the_operators_commands(config: Path) -> None:
+    for words, what in [
+        (("abort", "vm"), "there is nothing to abort"),
+        (("discard", "vm"), "there is nothing to discard"),
+        (("adopt", "vm", "backup", "--", "true"), "there is nothing to adopt"),
+        (("evict", "vm", "--all", "--yes"), "there is nothing to break"),
+    ]:
+        command, *rest = words
+        result = invoke(command, "--config", config, *rest)
+        assert result.exit_code == 1
+        assert result.stderr.startswith("distjob: VM 'vm': ")
+        assert what in result.stderr
+        assert result.stderr.count("\n") == 1
 
 
 def test_printable() -> None:
