@@ -20,6 +20,7 @@ def test_it_runs_and_tidies_up(kind, request, tmp_path, fresh_namespace, capsys)
     said = capsys.readouterr().out
     for line in ("begin + end / two", "Lock", "hand-over between", "memory a lease", "threads"):
         assert line in said
+    assert ("redis.asyncio's Lock" in said) == (kind == "redis")
     store = open_backend(load({**settings, "namespace": fresh_namespace}))
     assert list(store.scan()) == []
     store.close()
