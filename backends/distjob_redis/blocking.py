@@ -96,6 +96,9 @@ class BlockingServer(Server):
             return self._pool.get_connection()
         except (RedisError, OSError) as error:
             raise self.error(error) from error
+        except Exception as error:  # of the user's: credentials that could not be had, and the like
+            failure = ConnectionError(f"{type(error).__name__}: {error}")
+            raise self.error(failure) from error
 
 
 def _reply(connection: Any) -> Any:

@@ -135,6 +135,8 @@ class AsyncServer(Server):
         if wire is None:
             self._connect()
             return
+        if wire.is_closing():
+            return  # what is in the outbox goes out on the next
         if self._used:
             if wire.is_outdated():
                 self._leave()

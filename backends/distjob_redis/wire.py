@@ -10,7 +10,12 @@ import select
 from collections.abc import Callable
 from typing import Any
 
-from redis.exceptions import BusyLoadingError, ConnectionError, InvalidResponse  # noqa: A004
+from redis.exceptions import (
+    BusyLoadingError,
+    ConnectionError,  # noqa: A004
+    InvalidResponse,
+    RedisError,
+)
 
 try:
     import hiredis
@@ -38,12 +43,32 @@ class Wire:
 
     @classmethod
     async def open(cls, pool: Any) -> Wire:
-        """A connection of ``pool``'s. Raises `RedisError` or `OSError`."""
-        return cls(pool, await pool.get_connection())
+        """A connection of ``pool``'s. Raises `RedisError` or `OSError`.
+
+        If that fails, or is cancelled, redis-py may put one back that is connected and was not
+        greeted: none that lies in the pool is used again.
+        """
+        try:
+            connection = await pool.get_connection()
+        except (RedisError, OSError):
+            raise
+        except Exception as error:  # of the user's: credentials that could not be had, and the like
+            await pool.disconnect(inuse_connections=False)
+            raise ConnectionError(f"{type(error).__name__}: {error}") from error
+        except BaseException:
+            await pool.disconnect(inuse_connections=False)
+            raise
+        return cls(pool, connection)
 
     def write(self, data: bytes) -> None:
-        """Send ``data``, soon."""
-        self._writer.write(data)
+        """Send ``data``, soon; nothing if the connection has ended, of which `run` tells."""
+        if not self.is_closing():
+            self._writer.write(data)
+
+    def is_closing(self) -> bool:
+        """Whether the connection has ended, though `run` may not have come to see it."""
+        closing: bool = self._writer.transport.is_closing()
+        return closing
 
     def stirs(self) -> bool:
         """Whether there is something to be read that has not been: perhaps the end."""

@@ -17,6 +17,7 @@ from redis.asyncio.cluster import RedisCluster as ClusterClient
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
 
 from distjob import clock
 from distjob.errors import BackendUnavailable, ConfigError
@@ -203,6 +204,93 @@ def test_a_lost_connection_leaves_all_unanswered_and_the_next_one_serves(
             assert not any(isinstance(one, Exception) for one in again)
             versions = {(await store.read(f"vm-{n}")).version for n in range(MANY)}
             assert len(versions) == MANY
+
+    on_loop(test)
+
+
+def test_what_was_not_sent_goes_out_on_the_next_connection(
+    proxy: Proxy, fresh_namespace: str
+) -> None:
+    """Though the loss of the old one was not looked at yet."""
+
+    async def test() -> None:
+        async with opened(proxy.port, fresh_namespace) as store:
+            me = await store.open_session(TTL, "me")
+            proxy.stall()
+            sent = asyncio.create_task(result(store.commit("sent", ABSENT, b"x", me, ())))
+            await asyncio.sleep(0.05)
+            (server,) = await store.topology.servers()  # type: ignore[attr-defined]
+            server._wire._writer.transport.abort()
+            proxy.flow()
+            assert isinstance(await store.commit("not yet", ABSENT, b"x", me, ()), Committed)
+            assert (await sent).unanswered
+
+    on_loop(test)
+
+
+class _Moody(CredentialProvider):
+    """A provider of credentials that may fail, or hang."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.asked = asyncio.Event()
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    async def get_credentials_async(self) -> tuple[str, str]:
+        self.asked.set()
+        await self.answers.wait()
+        if self.error is not None:
+            raise self.error
+        return "default", "any"
+
+
+def test_credentials_that_can_not_be_had_once(proxy: Proxy, fresh_namespace: str) -> None:
+    async def test() -> None:
+        moody = _Moody()
+        async with redis.asyncio.Redis(port=proxy.port, credential_provider=moody) as client:
+            store = await open_store(client, fresh_namespace, TTL)
+            me = await store.open_session(TTL, "me")
+            moody.error = RuntimeError("token service: 503")
+            proxy.cut()
+            for told in await asyncio.gather(*(result(store.read("vm")) for _ in range(3))):
+                assert "RuntimeError: token service: 503" in str(told)
+            with pytest.raises(BackendUnavailable):  # it was cut
+                await store.receive(me, 5.0)
+            with pytest.raises(BackendUnavailable, match="503"):
+                await store.receive(me, 5.0)
+            moody.error = None
+            await committed(store, "vm", me, me)
+            assert Missed() in await store.receive(me, 5.0)
+            await store.close()
+
+    on_loop(test)
+
+
+def test_a_connection_whose_greeting_was_cancelled_is_not_used(
+    proxy: Proxy, fresh_namespace: str
+) -> None:
+    """Redis-py puts it back into the pool as if it had logged in."""
+
+    async def test() -> None:
+        moody = _Moody()
+        async with redis.asyncio.Redis(port=proxy.port, credential_provider=moody) as client:
+            store = await open_store(client, fresh_namespace, TTL)
+            me = await store.open_session(TTL, "me")
+            moody.answers.clear()
+            proxy.cut()
+            with pytest.raises(BackendUnavailable):
+                await store.receive(me, 5.0)
+            moody.asked.clear()
+            receiving = asyncio.create_task(store.receive(me, 5.0))
+            await moody.asked.wait()
+            receiving.cancel()
+            await asyncio.wait([receiving])
+            idle = client.connection_pool._available_connections
+            assert not any(connection.is_connected for connection in idle)
+            moody.answers.set()
+            assert Missed() in await store.receive(me, 5.0)
+            await store.close()
 
     on_loop(test)
 
