@@ -15,7 +15,7 @@ from typing import Any, Self
 from distjob import arguments
 from distjob.config import Settings, load, open_backend
 from distjob.driver import Runner, log
-from distjob.errors import BackendUnavailable, DistjobError
+from distjob.errors import BackendUnavailable, BadRequest, DistjobError
 from distjob.hooks import Hook
 from distjob.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss
 from distjob.lease import AsyncJobLease, Lease
@@ -219,10 +219,16 @@ class Client:
 
         Whoever waits in another thread gets ClientClosed. Closing twice is allowed, and so is
         closing a forked copy, which changes nothing. Raises BackendUnavailable or OutcomeUnknown
-        if the store does not answer: then the session ends with its TTL; the client is closed.
+        if the store does not answer: then the session ends with its TTL; the client is closed. In a
+        callback of this client BadRequest, and it is not closed.
         """
         if self._runner.forked:
             return
+        if threading.current_thread() is self._keeper:
+            raise BadRequest(
+                "a client can't be closed in a callback of its own, which is called by the thread"
+                " that renews its session: let another thread close it"
+            )
         with self._runner.lock:
             if self._closed:
                 return

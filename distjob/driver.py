@@ -120,10 +120,14 @@ def deliver(hooks: Sequence[Hook], events: Sequence[Event]) -> None:
                 log.exception("distjob: the hook %r failed at %r", hook, event)
 
 
-def call_back(callbacks: Sequence[Callable[[], None]]) -> None:
-    """The users' callbacks; one that fails is logged."""
+def call_back(callbacks: Sequence[Callable[[], None]], *also: type[BaseException]) -> None:
+    """The users' callbacks; one that fails is logged, and ends nothing but itself.
+
+    ``also``: errors that are no `Exception`, and would be taken for something else.
+    """
+    caught: tuple[type[BaseException], ...] = (Exception, SystemExit, *also)
     for callback in callbacks:
         try:
             callback()
-        except Exception:
+        except caught:
             log.exception("distjob: a lease's callback failed")

@@ -76,7 +76,7 @@ class AsyncIO:
         return asyncio.sleep(max(0.0, seconds)) if signal is None else signal.wait(seconds)
 
     def call(self, callbacks: Sequence[Callable[[], None]]) -> None:
-        call_back(callbacks)
+        call_back(callbacks, asyncio.CancelledError)
 
 
 class AsyncRunner:

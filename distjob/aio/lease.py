@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Self
@@ -106,10 +105,15 @@ class _CancelIfLost:
         self._inside = False
         if not self._cancelled:
             return
+        late: asyncio.CancelledError | None = None
         if not isinstance(error, asyncio.CancelledError):
-            with contextlib.suppress(asyncio.CancelledError):
+            try:
                 await asyncio.sleep(0)  # the body never came to see it
+            except asyncio.CancelledError as raised:
+                late = raised
         others = self._task.uncancel() > self._before
+        if others and late is not None:
+            raise late  # by somebody else, who must see it
         if others or not (error is None or isinstance(error, asyncio.CancelledError)):
             return
         try:

@@ -21,6 +21,7 @@ from distjob.errors import (
     WrongJob,
 )
 from distjob.hooks import Begun, GaveUp, Refused, TimedOut, Waiting
+from distjob.jobs import OnOwnerLoss
 from distjob.protocol.change import NOBODY, Changed, Edit, SessionEnded, change, dropping, lose
 from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Op, Wait, ask
@@ -292,10 +293,15 @@ class _Attempt:
         return change(self.me, self.session, self.vm, edit, until=self.until, ended=ended)
 
     def unknown(self, error: Exception) -> OutcomeUnknown:
+        stays = self.ticket.on_owner_loss is OnOwnerLoss.ORPHAN
+        at_last = (
+            "or stays as an orphan if this session ends before that"
+            if stays
+            else f"at the latest within {self.me.ttl:g} s, when this session ends without it"
+        )
         return OutcomeUnknown(
             f"VM {self.vm!r}: {self.name} may be held, or granted yet, to nobody's"
-            f" knowledge: {error}. It is withdrawn as soon as the store answers, at the latest"
-            f" within {self.me.ttl:g} s, when this session ends without it",
+            f" knowledge: {error}. It is withdrawn as soon as the store answers, {at_last}",
             vm=self.vm,
             job=self.name,
         )

@@ -137,7 +137,10 @@ def close(me: Controller) -> Op[None]:
     try:
         for vm in dict.fromkeys([*seen, *(vm for vm, _ in left)]):
             edit = _leaving(me, session, {t: left[v, t].gives_back for v, t in left if v == vm})
-            yield from change(me, session, vm, edit, until=until)
+            try:
+                yield from change(me, session, vm, edit, until=until)
+            except RecordError:
+                continue  # with the session it is void, too
     except SessionEnded:
         return
     yield from ask(CloseSession(session.id))
@@ -171,7 +174,11 @@ def _renew(me: Controller, session: Session) -> Op[None]:
 
 
 def _tidy(me: Controller, session: Session) -> Op[None]:
-    """Take out tickets that nobody has any more; those of an older session are void already."""
+    """Take out tickets that nobody has any more; those of an older session are void already.
+
+    As long as no renewal is due: there may be thousands. Raises BackendUnavailable, OutcomeUnknown,
+    so that a store that is silent holds nobody up who is to be told of a loss.
+    """
     now = me.clock.monotonic()
     while me.held.astray:
         held = me.held.astray.pop()
@@ -179,13 +186,15 @@ def _tidy(me: Controller, session: Session) -> Op[None]:
     for (vm, ticket_id), (due, gives_back) in list(me.leftovers.items()):
         if due > now:
             continue
+        if me.clock.monotonic() >= session.next_beat:
+            return
         drop = dropping(me, ticket_id, gives_back=gives_back)
         try:
             yield from change(me, session, vm, drop, until=now)
         except SessionEnded:
             yield from lose(me, session, "the store ended it")
             return
-        except (BackendUnavailable, OutcomeUnknown, RecordError):
+        except RecordError:
             again = me.clock.monotonic() + me.ttl / 20
             me.leftovers[vm, ticket_id] = Leftover(again, gives_back)
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from distjob.async_job import amend, detach
-from distjob.errors import BackendUnavailable, LeaseLost, NotOwner, OutcomeUnknown, RecordError
+from distjob.errors import LeaseLost, NotOwner, RecordError
 from distjob.jobs import Mask
 from distjob.protocol.change import SessionEnded, change, lose
 from distjob.protocol.controller import Controller
@@ -75,7 +75,7 @@ def set_progress(me: Controller, held: Held, progress: Progress, *, patience: fl
 
 
 def say_progress(me: Controller) -> Op[None]:
-    """The keeper's part of it."""
+    """The keeper's part of it. Raises BackendUnavailable, OutcomeUnknown: it is said later."""
     for held in tuple(me.held.unsaid):
         if held.progress_due <= me.clock.monotonic():
             held.progress_due = me.clock.monotonic() + PACE
@@ -83,7 +83,7 @@ def say_progress(me: Controller) -> Op[None]:
                 yield from set_job(me, held, patience=0.0)
             except (LeaseLost, NotOwner):
                 me.held.unsaid.discard(held)
-            except (BackendUnavailable, OutcomeUnknown, RecordError):
+            except RecordError:
                 pass  # again, then
 
 

@@ -19,6 +19,7 @@ from distjob.codec import decode
 from distjob.errors import BackendUnavailable
 from distjob.hooks import Event
 from distjob.offloop import OffLoop
+from distjob.store import Versioned
 from distjob.testing.memory import MemoryServer, MemoryStore
 
 PATIENCE = 20.0
@@ -177,6 +178,135 @@ async def _swallow(lease: Lease, server: MemoryServer) -> None:
         while not lease.lost:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_another_cancellation_that_comes_with_the_loss_stays_one(failing: bool) -> None:
+    async def steps() -> None:
+        server = MemoryServer()
+        async with client_of(server, ttl=0.3) as jobs:
+            lease = await jobs.begin("vm", Job.MODIFY)
+            task = asyncio.create_task(_cancelled_late(lease, failing=failing))
+            await asyncio.to_thread(_end_sessions, server)
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert task.cancelled()
+
+    run(steps())
+
+
+async def _cancelled_late(lease: Lease, *, failing: bool) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    async with lease.cancel_if_lost():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(PATIENCE)
+        asyncio.get_running_loop().call_soon(task.cancel)  # a shutdown's, while the block ends
+        if failing:
+            raise KeyError
+    await asyncio.sleep(PATIENCE)
+
+
+def test_a_callback_that_was_cancelled_ends_nothing_but_itself() -> None:
+    async def steps() -> None:
+        server = MemoryServer()
+        worker = asyncio.create_task(asyncio.sleep(PATIENCE))
+        worker.cancel()
+        async with client_of(server) as jobs, client_of(server) as other:
+            told = asyncio.Event()
+            job = await jobs.begin_async("vm", AsyncJob.BACKUP)
+            job.on_abort(lambda _: worker.result())
+            job.on_abort(lambda _: told.set())
+            await other.abort("vm")
+            await told.wait()
+            job.check()
+            await (await jobs.begin("other", Job.QUERY)).end()
+            await job.end()
+
+    run(steps())
+
+
+class _Slow(OffLoop):
+    """A store that is some way off."""
+
+    async def read(self, vm: str) -> Versioned:
+        await asyncio.sleep(0.005)
+        return await super().read(vm)
+
+
+def test_a_crowd_that_was_cancelled_does_not_hold_up_the_renewal() -> None:
+    """It is tidied up after, half a TTL later, with a round trip for each."""
+
+    async def steps() -> None:
+        server, crowd = MemoryServer(), 300
+        store = await _Slow.connect(partial(MemoryStore, server))
+        async with client_of(server) as other, AsyncClient(store, ttl=1.0) as jobs:
+            lease = await jobs.begin("vm", Job.MODIFY)
+            for number in range(crowd):
+                await other.begin(f"vm-{number}", Job.MODIFY)
+            begins = [asyncio.create_task(jobs.begin(f"vm-{i}", Job.MODIFY)) for i in range(crowd)]
+            while sum(map(len, jobs._me.waiters.values())) < crowd:
+                await asyncio.sleep(0.01)
+            for begin in begins:
+                begin.cancel()
+            await asyncio.wait(begins)
+            assert len(jobs._me.leftovers) == crowd
+            while jobs._me.leftovers:
+                lease.check()
+                await asyncio.sleep(0.01)
+
+    run(steps())
+
+
+def test_a_loss_is_told_in_time_though_there_is_much_to_tidy() -> None:
+    async def steps() -> None:
+        server = MemoryServer()
+        store = await _Silent.connect(partial(MemoryStore, server))
+        async with client_of(server) as other:
+            jobs = await AsyncClient(store, ttl=2.0)
+            lease, lost = await jobs.begin("vm", Job.MODIFY), asyncio.Event()
+            lease.on_lost(lost.set)
+            await other.begin("line", Job.MODIFY)
+            waiting = asyncio.create_task(jobs.begin("line", Job.MODIFY))
+            await in_line(other, "line")
+            store.silent = True
+            begins = [asyncio.create_task(jobs.begin(f"vm-{i}", Job.MODIFY)) for i in range(8)]
+            await asyncio.sleep(0)
+            for begin in begins:
+                begin.cancel()
+            before = asyncio.get_running_loop().time()
+            await lost.wait()
+            assert asyncio.get_running_loop().time() - before < 2.0 + _Silent.TIMEOUT
+            store.silent = False
+            waiting.cancel()
+            await asyncio.wait([waiting, *begins])
+            await jobs.close()
+
+    run(steps())
+
+
+class _Silent(OffLoop):
+    """A store that may fall silent: then each request fails when its time is up."""
+
+    TIMEOUT = 0.4
+    silent = False
+
+    async def read(self, vm: str) -> Versioned:
+        await self._answer()
+        return await super().read(vm)
+
+    async def commit(self, *given: Any) -> Any:
+        await self._answer()
+        return await super().commit(*given)
+
+    async def keep_alive(self, session: str) -> bool:
+        await self._answer()
+        return await super().keep_alive(session)
+
+    async def _answer(self) -> None:
+        if self.silent:
+            await asyncio.sleep(self.TIMEOUT)
+            raise BackendUnavailable("it is silent", unanswered=True)
 
 
 def _end_sessions(server: MemoryServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 
 import pytest
@@ -88,12 +89,16 @@ def test_a_callback_that_fails_is_logged_and_harms_nobody(server, store, caplog)
     with Client(store, ttl=0.5) as client:
         lease, told = client.begin("vm", Job.MODIFY), threading.Event()
         lease.on_lost(lambda: {}["mine"])
+        lease.on_lost(lambda: sys.exit("mine, too"))
+        lease.on_lost(client.close)
         lease.on_lost(told.set)
         with caplog.at_level(logging.ERROR, "distjob"):
             server.close_session(server_session(client))
             assert told.wait(PATIENCE)
         assert "a lease's callback failed" in caplog.text
         assert "KeyError: 'mine'" in caplog.text
+        assert "SystemExit: mine, too" in caplog.text
+        assert "can't be closed in a callback of its own" in caplog.text
         client.begin("vm", Job.MODIFY).end()
 
 
@@ -133,6 +138,17 @@ def test_a_block_may_end_its_job_itself(store):
             lease.end()
         assert "ended" in repr(lease)
         assert not lease.lost
+
+
+def test_closing_ends_all_jobs_but_one_whose_record_is_broken(server, store):
+    other = MemoryStore(server)
+    with Client(store, ttl=30.0) as client:
+        leases = [client.begin(f"vm-{number}", Job.MODIFY) for number in range(3)]
+        nobody = other.open_session(30.0, "nobody")
+        other.commit("vm-0", leases[0].token, b"no record", nobody, ())
+        session = server_session(client)
+    assert not any(other.remaining([session]).values())
+    assert [other.read(f"vm-{number}").value for number in (1, 2)] == [None, None]
 
 
 def test_closing_without_an_answer_is_told_and_is_closed(store):
