@@ -87,7 +87,7 @@ class _Thread:
 class _Stream:
     def __init__(self, member: Member, words: Metadata) -> None:
         self._requests: queue.SimpleQueue[rpc.WatchRequest | None] = queue.SimpleQueue()
-        self._call = member.watch(iter(self._requests.get, None), metadata=words)
+        self._call: Any = member.watch(iter(self._requests.get, None), metadata=words)
 
     def put(self, request: rpc.WatchRequest) -> None:
         self._requests.put(request)
@@ -98,6 +98,7 @@ class _Stream:
         except StopIteration:
             return ENDED
         except grpc.RpcError as error:
+            error.__traceback__ = None  # it is the call itself, which would so refer to itself
             return Failure.of(error)
         return answer
 
@@ -105,5 +106,14 @@ class _Stream:
         self._call.cancel()
 
     async def close(self) -> None:
+        """Nothing of the call stays: if the interpreter ends it, gRPC may wait there for ever."""
         self._requests.put(None)
         self._call.cancel()
+        self._call = _OVER
+
+
+class _Over:
+    def cancel(self) -> None: ...
+
+
+_OVER = _Over()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
 import socket
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 import pytest
@@ -26,6 +28,7 @@ from distjob_etcd.layout import lease_of
 from distjob_etcd.store import EtcdStore
 from proxy import Proxy
 from servers import EtcdNode, wait_for
+from until import until
 
 TTL = 10.0
 Connect = Callable[..., EtcdStore]
@@ -656,3 +659,23 @@ def test_a_crowd_that_one_transaction_cannot_wake(connect: Connect) -> None:
         "the first hundred are woken",
     )
     assert woken == set(sorted(crowd)[:100])
+
+
+def test_nothing_of_the_watch_is_left_to_the_end_of_the_interpreter(connect: Connect) -> None:
+    """There, with its threads gone, gRPC may wait for ever for a lock of the call's."""
+    before = {id(call) for call in calls_of_grpc()}
+    gc.disable()
+    try:
+        store = connect()
+        me = store.open_session(TTL, "me")
+        commit_waking(store, me)
+        assert store.receive(me, 5.0)
+        store.close()
+        until(lambda: {id(call) for call in calls_of_grpc()} <= before)
+    finally:
+        gc.enable()
+
+
+def calls_of_grpc() -> list[Any]:
+    kinds = {grpc.Call, grpc.RpcError}
+    return [one for one in gc.get_objects() if kinds <= set(type(one).__mro__)]
