@@ -29,6 +29,7 @@ from distjob.hooks import (
     TimedOut,
     Waiting,
 )
+from distjob.jobs import AsyncJob
 
 _WAITS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _HOLDS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400)
@@ -49,7 +50,7 @@ class Metrics:
             return Counter(f"distjob_{name}", text, labels, registry=registry)
 
         def gauge(name: str, text: str) -> Gauge:
-            return Gauge(f"distjob_{name}", text, ["job"], registry=registry)
+            return Gauge(f"distjob_{name}", text, ["type"], registry=registry)
 
         def histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(f"distjob_{name}", text, labels, registry=registry, buckets=buckets)
@@ -58,24 +59,26 @@ class Metrics:
         self._held = gauge("held", "Jobs held now.")
         self._waiting = gauge("waiting", "Begins that stand in line now.")
         self._wait = histogram(
-            *("wait_seconds", "From the call of begin to its outcome.", "job", "outcome"),
+            *("wait_seconds", "From the call of begin to its outcome.", "type", "outcome"),
             buckets=_WAITS,
         )
         self._hold = histogram(
-            "hold_seconds", "For how long jobs were held.", "job", buckets=_HOLDS
+            "hold_seconds", "For how long jobs were held.", "type", buckets=_HOLDS
         )
         self._depth = histogram(
-            *("queue_depth", "How many held or waited when a begin got in line.", "job"),
+            *("queue_depth", "How many held or waited when a begin got in line.", "type"),
             buckets=_DEPTHS,
         )
         self._late = histogram(
             *("keep_alive_late_ratio", "Lateness of renewals, by TTL; 0.57 is a loss."),
             buckets=_SHARES,
         )
-        self._refused = counter("refused", "Begins refused by max_queued.", "job")
-        self._timed_out = counter("timed_out", "Begins not granted in time.", "job")
-        self._lost = counter("lost", "Jobs lost by their holder.", "job", "how")
-        self._evicted = counter("evicted", "Jobs of others taken out.", "job", "how")
+        self._refused = counter("refused", "Begins refused by max_queued.", "type")
+        self._timed_out = counter("timed_out", "Begins not granted in time.", "type")
+        self._lost = counter("lost", "Jobs lost by their holder.", "type", "how")
+        self._evicted = counter("evicted", "Jobs of others taken out.", "type", "how")
+        for kind in AsyncJob:  # whoever finds an orphan may never have begun such a job
+            self._know(f"async {kind}")
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -93,6 +96,7 @@ class Metrics:
             case GaveUp(job=job):
                 self._outcome(job, "gave up", event.waited)
             case Refused(job=job):
+                self._know(job)
                 self._refused.labels(job).inc()
             case Ended(job=job):
                 self._over(job, event.held)

@@ -109,6 +109,6 @@ def _screen(empty: str) -> Iterator[Show]:
             if not isinstance(found, DistjobError):
                 last[:] = found
             body = table(rows_of(last)) if last else Text(empty)
-            live.update(Group(body, trouble), refresh=True)
+            live.update(Group(trouble, body), refresh=True)  # what is below may not fit
 
         yield in_place
