@@ -184,7 +184,8 @@ class Client:
 
         For an operator: their holders may be at work, and only a guard keeps them off the VM once
         the next has come. They are told at once, their leases are lost, their late end changes
-        nothing. With an async job go its steps. Returns those that were there. Raises BadRequest,
+        nothing. With an async job go its steps. A waiter that lives loses its place and no more: it
+        asks again, at the end of the line. Returns those that were there. Raises BadRequest,
         BackendUnavailable, OutcomeUnknown (call it again).
         """
         return self._runner.run(evict(self._me, check_vm(vm), arguments.tickets(vm, tickets)))

@@ -42,8 +42,8 @@ def evict(
 
     The holder may be at work, and only a guard keeps it off the VM once the next has come: stop it
     first if you can. It is told at once that its lease is lost; its late end changes nothing. The
-    steps of an async job fall with it. A job whose session has ended needs no eviction: whoever
-    comes next takes its place.
+    steps of an async job fall with it. Who waits and lives asks again, at the end of the line.
+    A job whose session has ended needs no eviction: whoever comes next takes its place.
 
     Shows what it would break and asks; without a terminal --yes is needed.
 
