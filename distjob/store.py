@@ -244,5 +244,7 @@ class Backend(msgspec.Struct, frozen=True):
     """What to install for the client library: ``pip install distjob[extra]``; empty: nothing."""
     promises: Mapping[str, Guarantees] = {}
     """The guarantees by topology ("single", "cluster", ...), the best that each can have."""
+    where: Callable[[Any], tuple[str, str]] | None = None
+    """(settings) -> where the store is, and why there, for people; connects to nothing."""
     examine: Callable[[Any], Iterable[Finding]] | None = None
     """What could make the server behind a store of ours unsafe. Changes nothing that stays."""

@@ -1,6 +1,7 @@
 """distjob on one SQLite file: for the controllers of one host, with nothing to install or run.
 
 settings.py   the keys of the ``sqlite`` section
+place.py      where the file is if none is configured, and why
 guarantees.py what the store promises, as data
 store.py      the verbs of `distjob.store.Store`
 examine.py    what ``distjob doctor`` says of the file
@@ -15,6 +16,7 @@ from typing import Any
 from distjob.offloop import OffLoop
 from distjob.store import Backend, Finding, Store
 from distjob_sqlite.guarantees import FILE
+from distjob_sqlite.place import located, reasons
 from distjob_sqlite.settings import SqliteSettings
 
 __all__ = ["SqliteSettings", "backend"]
@@ -30,6 +32,10 @@ async def _connect_async(settings: SqliteSettings, namespace: str, ttl: float) -
     return await OffLoop.connect(lambda: _connect(settings, namespace, ttl))
 
 
+def _where(settings: SqliteSettings) -> tuple[str, str]:
+    return str(located(settings.path)), reasons(settings.path)
+
+
 def _examine(store: Any) -> Iterable[Finding]:
     from distjob_sqlite.examine import examine
 
@@ -41,5 +47,6 @@ backend = Backend(
     connect=_connect,
     connect_async=_connect_async,
     promises={"file": FILE},
+    where=_where,
     examine=_examine,
 )

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import msgspec
 
+from distjob_sqlite.place import standard
+
 
 class SqliteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the SQLite file is. Every controller of the host must name the same file."""
@@ -17,9 +19,11 @@ class SqliteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             max_length=4096,
             pattern=r"^[^\x00]+\Z",
             description="The file; made if missing, its directory is not. On a local disk: "
-            "network file systems are refused. Beside it SQLite keeps `-wal` and `-shm`.",
+            "network file systems are refused. Beside it SQLite keeps `-wal` and `-shm`. Left "
+            "out: for root /var/lib/distjob/jobs.db, for others distjob/jobs.db in "
+            "$XDG_STATE_HOME (~/.local/state); this directory is made, too.",
         ),
-    ] = "/var/lib/distjob/jobs.db"
+    ] = msgspec.field(default_factory=standard)
     busy_timeout: Annotated[
         float,
         msgspec.Meta(

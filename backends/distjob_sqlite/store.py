@@ -19,7 +19,6 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 
 from distjob import clock
 from distjob.errors import ConfigError
@@ -35,6 +34,7 @@ from distjob.store import (
 )
 from distjob_sqlite.database import Database
 from distjob_sqlite.guarantees import FILE
+from distjob_sqlite.place import located, make_folder
 from distjob_sqlite.settings import SqliteSettings
 
 _FASTEST_POLL = 0.001
@@ -67,7 +67,7 @@ class SqliteStore:
     guarantees = FILE
 
     def __init__(self, settings: SqliteSettings, namespace: str, ttl: float) -> None:
-        path = Path(settings.path).expanduser().absolute()  # so that ":memory:" is a file, too
+        path = located(settings.path)
         patience = min(settings.busy_timeout, ttl)
         self._namespace = namespace
         try:
@@ -75,6 +75,7 @@ class SqliteStore:
         except OSError as error:
             msg = "the SQLite backend needs Linux: it can't tell when this host was booted"
             raise ConfigError(msg) from error
+        make_folder(settings.path)
         self.path = path
         self._database = Database(path, patience)
         try:

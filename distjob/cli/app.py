@@ -51,8 +51,13 @@ def cli(verbose: int) -> None:
     \b
         distjob doctor --config distjob.yaml
 
-    Settings are read from the file named by --config or $DISTJOB_CONFIG; without one the store is
-    SQLite at /var/lib/distjob/jobs.db, for the controllers of this host.
+    Settings are read from the file named by --config or $DISTJOB_CONFIG. Without one the store is
+    an SQLite file for the controllers of this host and this user: root's is
+    /var/lib/distjob/jobs.db, anybody else's $XDG_STATE_HOME/distjob/jobs.db, or else
+    ~/.local/state/distjob/jobs.db. Its folder is made if it is missing. To see which it is:
+
+    \b
+        distjob config path
     """
     log_to_stderr(verbose)
 

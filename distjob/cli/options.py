@@ -13,5 +13,5 @@ config_option = click.option(
     envvar="DISTJOB_CONFIG",
     show_envvar=True,
     metavar="FILE",
-    help="Settings (YAML); without it the defaults.",
+    help="Settings (YAML); without it the defaults, see `distjob config path`.",
 )

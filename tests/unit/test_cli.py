@@ -47,6 +47,7 @@ def python(script: str) -> subprocess.CompletedProcess[str]:
     ("command", "word"),
     [
         ((), "distjob demo"),
+        ((), "root's is /var/lib/distjob/jobs.db, anybody else's $XDG_STATE_HOME/distjob/jobs.db"),
         (("run",), "Exit code"),
         (("status",), "disturbs nobody"),
         (("ls",), "until Ctrl-C"),
@@ -55,6 +56,7 @@ def python(script: str) -> subprocess.CompletedProcess[str]:
         (("discard",), "its owner lives"),
         (("evict",), "stop it first if you can"),
         (("config", "check"), "78"),
+        (("config", "path"), "Connects to nothing and makes nothing"),
         (("config", "schema"), "JSON Schema"),
         (("demo",), "Nothing is left behind"),
     ],
