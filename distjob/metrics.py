@@ -1,7 +1,7 @@
 """A hook that counts and times for Prometheus: ``connect(..., hooks=[Metrics()])``.
 
 It decides names, labels and buckets. Labels are types of jobs, never VMs: their number is bounded.
-Needs the extra: ``pip install "distjob[metrics]"``; nothing else in distjob imports this.
+Needs the extra: ``pip install "distjob-vm[metrics]"``; nothing else in distjob imports this.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        'distjob.metrics needs prometheus-client: pip install "distjob[metrics]"', name=error.name
+        'distjob.metrics needs prometheus-client: pip install "distjob-vm[metrics]"',
+        name=error.name,
     ) from None
 
 from distjob.hooks import (

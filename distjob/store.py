@@ -241,7 +241,7 @@ class Backend(msgspec.Struct, frozen=True):
     connect_async: Callable[[Any, str, float], Awaitable[AsyncStore]] | None = None
     """As ``connect``, in the event loop that the store is to be used in; None: it can't be."""
     extra: str = ""
-    """What to install for the client library: ``pip install distjob[extra]``; empty: nothing."""
+    """What to install for the client library: ``pip install distjob-vm[extra]``; empty: nothing."""
     promises: Mapping[str, Guarantees] = {}
     """The guarantees by topology ("single", "cluster", ...), the best that each can have."""
     where: Callable[[Any], tuple[str, str]] | None = None

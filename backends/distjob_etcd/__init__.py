@@ -1,4 +1,4 @@
-"""distjob on an etcd cluster, 3.4 or later: ``pip install distjob[etcd]``.
+"""distjob on an etcd cluster, 3.4 or later: ``pip install distjob-vm[etcd]``.
 
     settings.py    the keys of the ``etcd`` section
     guarantees.py  what is promised

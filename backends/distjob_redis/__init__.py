@@ -1,4 +1,4 @@
-"""distjob on Redis or Valkey, 6.2 or later: ``pip install distjob[redis]``.
+"""distjob on Redis or Valkey, 6.2 or later: ``pip install distjob-vm[redis]``.
 
 One server, a primary behind sentinels, or a cluster.
 

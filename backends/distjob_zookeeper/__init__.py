@@ -1,4 +1,4 @@
-"""distjob on ZooKeeper, 3.5 or later: ``pip install distjob[zookeeper]``.
+"""distjob on ZooKeeper, 3.5 or later: ``pip install distjob-vm[zookeeper]``.
 
     settings.py    the keys of the ``zookeeper`` section
     guarantees.py  what is promised, by topology, as data

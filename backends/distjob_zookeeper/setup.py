@@ -72,7 +72,7 @@ def _credentials(settings: ZookeeperSettings) -> dict[str, Any]:
     if settings.auth == "digest":
         return {"auth_data": [("digest", f"{settings.user}:{settings.password}")]}
     if importlib.util.find_spec("puresasl") is None:
-        msg = 'zookeeper.auth is "sasl", which needs pure-sasl: pip install "kazoo[sasl]"'
+        msg = 'zookeeper.auth is "sasl", which needs pure-sasl: pip install "distjob-vm[zookeeper]"'
         raise ConfigError(msg)
     options = {"username": settings.user, "password": settings.password}
     return {"sasl_options": {"mechanism": "DIGEST-MD5", **options}}

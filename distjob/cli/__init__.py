@@ -20,7 +20,7 @@ def main() -> None:
             raise
         sys.stderr.write(
             f"distjob: the command needs the package {missing!r}, which is not installed:"
-            ' pip install "distjob[cli]"\n'
+            ' pip install "distjob-vm[cli]"\n'
         )
         sys.exit(1)
     cli(prog_name="distjob")

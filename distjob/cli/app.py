@@ -17,7 +17,7 @@ from distjob.cli.status import status
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="distjob", prog_name="distjob")
+@click.version_option(package_name="distjob-vm", prog_name="distjob")
 @click.option("-v", "--verbose", count=True, help="Log to stderr; twice: in detail.")
 def cli(verbose: int) -> None:
     """Begin and end jobs on virtual machines, from several controllers.

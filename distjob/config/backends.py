@@ -92,7 +92,7 @@ def _extra(name: str, backend: Backend) -> Iterator[None]:
             raise
         raise ConfigError(
             f"backend {name!r} needs the package {missing!r}, which is not installed:"
-            f' pip install "distjob[{backend.extra}]"'
+            f' pip install "distjob-vm[{backend.extra}]"'
         ) from error
 
 

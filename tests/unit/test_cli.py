@@ -78,7 +78,7 @@ def test_without_the_extra(missing: str) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
     assert missing in done.stderr
-    assert 'pip install "distjob[cli]"' in done.stderr
+    assert 'pip install "distjob-vm[cli]"' in done.stderr
 
 
 @pytest.mark.parametrize(

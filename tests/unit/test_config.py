@@ -443,7 +443,7 @@ def test_open_backend() -> None:
 
 def test_a_missing_client_library() -> None:
     settings = load({"backend": "bare", "bare": {"address": "x"}})
-    with pytest.raises(ConfigError, match=r'pip install "distjob\[bare\]"') as caught:
+    with pytest.raises(ConfigError, match=r'pip install "distjob-vm\[bare\]"') as caught:
         open_backend(settings)
     assert "library_that_nobody_has" in str(caught.value)
 

@@ -97,14 +97,14 @@ def test_the_wheel_holds_all_of_the_packages(wheel: zipfile.ZipFile) -> None:
 
 def test_the_wheel_holds_nothing_else(wheel: zipfile.ZipFile) -> None:
     top = {name.partition("/")[0] for name in wheel.namelist()}
-    about = f"distjob-{_version()}.dist-info"
+    about = f"distjob_vm-{_version()}.dist-info"
     assert top == {"distjob", *BACKENDS, about}
     assert f"{about}/licenses/LICENSE" in wheel.namelist()
 
 
 def test_the_wheels_entry_points_lead_somewhere(wheel: zipfile.ZipFile) -> None:
     parser = ConfigParser()
-    parser.read_string(wheel.read(f"distjob-{_version()}.dist-info/entry_points.txt").decode())
+    parser.read_string(wheel.read(f"distjob_vm-{_version()}.dist-info/entry_points.txt").decode())
     names = {name.removeprefix("distjob_") for name in BACKENDS}
     assert set(parser["distjob.backends"]) == names
     assert set(parser["console_scripts"]) == {"distjob"}
@@ -159,3 +159,30 @@ def test_no_file_speaks_of_anybodys_machine() -> None:
         if file != Path(__file__) and (match := places.search(file.read_bytes()))
     }
     assert found == set()
+
+
+def test_all_that_git_tracks_is_looked_at() -> None:
+    if not (ROOT / ".git").exists():  # an unpacked sdist, which holds what is tracked
+        return
+    tracked = set(_run("git", "ls-files", "-z").split("\0")) - {""}
+    assert tracked <= {str(file.relative_to(ROOT)) for file in _texts()}
+
+
+def test_pip_is_never_told_to_install_a_strangers_package() -> None:
+    """``distjob`` on the package index is another project: only ``distjob-vm`` is ours."""
+    between = r"[\"'`,\s#]+"
+    told = re.compile(rf"\bpip3?{between}install(?:{between}-[\w-]+)*{between}([\w.-]+)")
+    ours = {"distjob-vm", ".", "grpcio-tools"}
+    found = [
+        (str(file.relative_to(ROOT)), match[1])
+        for file in _texts()
+        for match in told.finditer(file.read_text(errors="replace"))
+    ]
+    assert len(found) > 20
+    assert [one for one in found if one[1] not in ours] == []
+
+
+def test_extras_are_those_of_our_distribution() -> None:
+    other = re.compile(r"(?<![\w-])distjob\\?\[[a-z{]")
+    texts = {str(file.relative_to(ROOT)): file.read_text(errors="replace") for file in _texts()}
+    assert [name for name, text in texts.items() if other.search(text)] == []

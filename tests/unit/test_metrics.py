@@ -223,7 +223,7 @@ def test_blockers_and_vms_are_no_labels(book: Book) -> None:
     ("script", "told"),
     [
         ("import distjob, distjob.aio, distjob.hooks, distjob.logs", ""),
-        ("import distjob.metrics", 'pip install "distjob[metrics]"'),
+        ("import distjob.metrics", 'pip install "distjob-vm[metrics]"'),
     ],
 )
 def test_only_who_asks_for_metrics_needs_the_library(script: str, told: str) -> None:
