@@ -22,8 +22,9 @@ _FORBIDDEN = (
 _UNTRUSTED = "its certificate is not trusted: check etcd.ca_file and etcd.server_name"
 
 NOT_ALLOWED = (_DENIED, _FORBIDDEN)
+_NO_SPACE = "database space exceeded"
 _ANSWERS: tuple[tuple[str, str], ...] = (
-    # What etcd says ("etcdserver: ..."), and what that means here. All of these changed nothing.
+    # What etcd says ("etcdserver: ..."), and what that means here.
     ("authentication failed", _DENIED),
     ("user name is empty", _DENIED),
     ("invalid auth token", _DENIED),
@@ -31,10 +32,7 @@ _ANSWERS: tuple[tuple[str, str], ...] = (
     ("revision of auth store is old", _DENIED),
     ("user name not found", _DENIED),
     ("permission denied", _FORBIDDEN),
-    (
-        "database space exceeded",
-        "its space is used up (NOSPACE): compact, defragment and disarm the alarm",
-    ),
+    (_NO_SPACE, "its space is used up (NOSPACE): compact, defragment and disarm the alarm"),
     ("request is too large", "it was started with a smaller --max-request-bytes than 1.5 MiB"),
     ("too many operations", "so many are woken at once: raise its --max-txn-ops"),
     ("too many requests", "it is overloaded"),
@@ -95,7 +93,7 @@ class Failure(NamedTuple):
 
     @property
     def answered(self) -> bool:
-        """Whether etcd itself said no, before it changed anything."""
+        """Whether etcd itself said no."""
         said = self.text.startswith("etcdserver: ") or "etcdserver: " in self.text[:60]
         return said and (self.code in _SURELY_REFUSED or self.text == _NO_LEADER)
 
@@ -103,6 +101,16 @@ class Failure(NamedTuple):
     def unsent(self) -> bool:
         """Whether the request certainly never left: no connection could be made."""
         return self.code is Code.UNAVAILABLE and self.text.startswith(_NEVER_LEFT)
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the request certainly changed nothing.
+
+        A Put, Txn or LeaseGrant that finds etcd full is applied first and refused then; those that
+        come after it are refused unapplied, in the same words (etcd's quotaApplierV3, in every
+        release so far).
+        """
+        return self.unsent or (self.answered and _NO_SPACE not in self.text)
 
     @property
     def cut(self) -> bool:
@@ -127,13 +135,13 @@ class Failure(NamedTuple):
             return AuthOff(f"etcd at {where}: authentication is not enabled")
         if self.code is Code.NOT_FOUND and "lease not found" in self.text:
             return NoSuchLease(f"etcd at {where}: {self.text}")
+        unanswered = change and not self.unchanged
         if self.answered:
             advice = _advice(self.text)
             kind = NotAllowed if advice in NOT_ALLOWED else BackendUnavailable
-            return kind(f"etcd at {where}: {advice} ({self.text})")
+            return kind(f"etcd at {where}: {advice} ({self.text})", unanswered=unanswered)
         if "CERTIFICATE_VERIFY_FAILED" in self.text or "Hostname Verification" in self.text:
             return NotTrusted(f"etcd at {where}: {_UNTRUSTED} ({self.text})")
-        unanswered = change and not self.unsent
         text = f"etcd at {where}: {self.code.name.lower().replace('_', ' ')}: {self.text}"
         if self.code is Code.RESOURCE_EXHAUSTED and "larger than max" in self.text:
             return TooLargeForUs(text, unanswered=unanswered)

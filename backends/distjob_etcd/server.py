@@ -157,7 +157,7 @@ class Server:
             if failure.elsewhere:
                 self.leave(member)
                 untried -= 1
-                unmade = not sent or again or failure.unsent or failure.answered
+                unmade = not sent or again or failure.unchanged
                 if unmade and untried > 0 and until - monotonic() > _LITTLE:
                     continue
                 if not change and failure.cut and not repeated:

@@ -1,4 +1,4 @@
-"""The etcd store on a real server that is cut off, killed, compacted, full, or not to be used."""
+"""The etcd store on a real server that is cut off, killed, compacted, or not to be used."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from distjob.store import ABSENT, Committed, Ended, Event, Gone, Missed, Stale, 
 from distjob.testing.contract import try_until
 from distjob_etcd import EtcdSettings, backend
 from distjob_etcd import rpc_pb2 as rpc
-from distjob_etcd.greeting import version_of
 from distjob_etcd.layout import lease_of
 from distjob_etcd.store import EtcdStore
 from proxy import Proxy
@@ -481,31 +480,6 @@ def test_a_server_that_takes_less_than_we_send(spawn_etcd: Callable[..., EtcdNod
         with pytest.raises(RecordError, match=r"'vm'.*20000 bytes.*max-request-bytes"):
             store.commit("vm", ABSENT, b"x" * 20_000, me, ())
         assert isinstance(store.commit("vm", ABSENT, b"x", me, ()), Committed)
-
-
-def test_a_full_server_still_lets_jobs_end(spawn_etcd: Callable[..., EtcdNode]) -> None:
-    full = spawn_etcd("--quota-backend-bytes=2000000")
-    with contextlib.closing(connected(full)) as store:
-        me = store.open_session(TTL, "me")
-        held = commit_waking(store, me)
-        error = failed(lambda: fill(store, me))
-        assert not error.unanswered
-        assert "NOSPACE" in str(error)
-        assert store.keep_alive(me)
-        assert store.read("vm").version == held
-        assert store.remaining([me])[me] > 0
-        if version_of(full.version)[:2] == (3, 5) and version_of(full.version) < (3, 5, 7):
-            failed(lambda: store.commit("vm", held, None, me, ()))  # these refuse all when full
-        else:
-            assert isinstance(store.commit("vm", held, None, me, ()), Committed)
-        found = [finding for finding in backend.examine(store) if finding.level == "danger"]
-        assert any("NOSPACE" in finding.what for finding in found)
-
-
-def fill(store: EtcdStore, author: str) -> None:
-    """Until it raises: etcd looks at its size only now and then, and some puts slip through."""
-    for number in range(300):
-        store.commit(f"big-{number}", ABSENT, b"x" * 900_000, author, ())
 
 
 def connected(node: EtcdNode, **more: float) -> EtcdStore:

@@ -35,7 +35,6 @@ NOT_MADE = (
     (Code.UNAVAILABLE, "failed to connect to all addresses; last error: UNKNOWN: refused"),
     (Code.UNAVAILABLE, "DNS resolution failed for nowhere:2379"),
     (Code.UNAVAILABLE, "etcdserver: no leader"),
-    (Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded"),
     (Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests"),
     (Code.PERMISSION_DENIED, "etcdserver: permission denied"),
     (Code.UNAUTHENTICATED, "etcdserver: invalid auth token"),
@@ -63,6 +62,19 @@ def test_what_was_surely_not_made(code: Code, text: str) -> None:
     assert isinstance(error, BackendUnavailable)
     assert not error.unanswered
     assert text in str(error)
+
+
+def test_what_finds_the_server_full_may_have_been_made() -> None:
+    """And no other member does better: the alarm is all the members'."""
+    full = Failure(Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded")
+    made, asked = (full.error("here:1", change=change) for change in (True, False))
+    assert isinstance(made, BackendUnavailable)
+    assert made.unanswered
+    assert isinstance(asked, BackendUnavailable)
+    assert not asked.unanswered
+    assert "NOSPACE" in str(made)
+    assert not full.unchanged
+    assert not full.elsewhere
 
 
 @pytest.mark.parametrize(
