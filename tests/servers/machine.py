@@ -35,7 +35,7 @@ class Machine(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Start it; returns at once."""
+        """Start it, unless it runs; returns at once."""
 
     @abstractmethod
     def stop(self) -> None:
@@ -88,6 +88,8 @@ class Process(Machine):
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            return
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 self.argv, cwd=self._folder, env=self._env, stdout=log, stderr=log
