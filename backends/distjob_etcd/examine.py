@@ -12,9 +12,9 @@ from distjob.both import now
 from distjob.errors import DistjobError
 from distjob.store import Finding
 from distjob_etcd import rpc_pb2 as rpc
-from distjob_etcd.failures import AuthOff, Failure, NotAllowed
+from distjob_etcd.failures import AuthOff, Failure, Forbidden
 from distjob_etcd.greeting import version_of
-from distjob_etcd.members import ALARM, AUTHENTICATE, MEMBERS, STATUS, Member
+from distjob_etcd.members import ALARM, AUTHENTICATE, MEMBERS, Member
 from distjob_etcd.server import Server
 from distjob_etcd.store import EtcdStore
 
@@ -22,6 +22,7 @@ _DEFAULT_QUOTA = 2 * 1024**3
 """Bytes that etcd stores unless it is told otherwise; releases before 3.6 don't tell."""
 _LOOPBACK = ("localhost", "127.", "[::1]", "ip6-localhost")
 _HABITUAL_TTL = 2.0
+_AS_ROOT = "run doctor once with an etcd.user of the role root"
 
 
 def examine(store: EtcdStore) -> Iterator[Finding]:
@@ -44,7 +45,14 @@ def examine(store: EtcdStore) -> Iterator[Finding]:
 def _each_member(server: Server) -> Iterator[Finding]:
     silent = 0
     for member in server.members:
-        status = _status(server, member)
+        status = now(server.state(member, server.timeout))
+        if isinstance(status, Failure) and status.forbidden:
+            yield Finding(
+                "warning",
+                f"the version, space and leader of etcd at {member.name} may be read by root only",
+                f"{_AS_ROOT}, or upgrade: 3.5.32 and 3.6.12 tell every user",
+            )
+            continue
         if isinstance(status, Failure):
             silent += 1
             yield Finding(
@@ -97,6 +105,14 @@ def _version(member: Member, status: rpc.StatusResponse) -> Iterator[Finding]:
             "may lose events to compaction (etcd pull request 17612)",
             "upgrade to the latest 3.4 or 3.5",
         )
+    if version < (3, 4, 42) or (3, 5) <= version < (3, 5, 28) or (3, 6) <= version < (3, 6, 9):
+        yield Finding(
+            "warning",
+            f"{where}: even with authentication on, whoever reaches it can keep another's lease "
+            "alive and compact (CVE-2026-33413), and each user can get at all keys "
+            "(CVE-2026-33343)",
+            "upgrade to the latest 3.5 or later, and let only controllers reach it",
+        )
     if version < (3, 5):
         yield Finding("warning", f"{where}: 3.4 gets no more fixes", "upgrade to 3.5 or later")
 
@@ -117,6 +133,11 @@ def _space(member: Member, status: rpc.StatusResponse) -> Iterator[Finding]:
 def _membership(server: Server) -> Iterator[Finding]:
     try:
         found = _ask(server, MEMBERS, rpc.MemberListRequest()).members
+    except Forbidden:
+        yield Finding(
+            "warning", "how many members the cluster has may be read by root only", _AS_ROOT
+        )
+        return
     except DistjobError as error:
         yield Finding("warning", f"the members can't be listed: {error}")
         return
@@ -149,8 +170,9 @@ def _membership(server: Server) -> Iterator[Finding]:
 def _alarms(server: Server) -> Iterator[Finding]:
     try:
         alarms = _ask(server, ALARM, rpc.AlarmRequest()).alarms
-    except NotAllowed:
-        return  # only for root; that it can't write, each member's state says as well
+    except Forbidden:
+        yield Finding("warning", "alarms (NOSPACE, CORRUPT) may be read by root only", _AS_ROOT)
+        return
     except DistjobError as error:
         yield Finding("warning", f"the alarms can't be read: {error}")
         return
@@ -181,11 +203,6 @@ def _access(server: Server) -> Iterator[Finding]:
         )
     except DistjobError:
         yield Finding("ok", "authentication is on")
-
-
-def _status(server: Server, member: Member) -> Any:
-    request = rpc.StatusRequest()
-    return now(server.links.call(member, STATUS, request, server.timeout, ()))
 
 
 def _ask(server: Server, method: str, request: Any) -> Any:

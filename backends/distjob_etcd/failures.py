@@ -6,6 +6,7 @@ is known to be refused, or never sent, is taken for not made. Knows neither keys
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import grpc
@@ -16,12 +17,13 @@ Code = grpc.StatusCode
 
 _DENIED = "the user or password was refused: set etcd.user and etcd.password"
 _FORBIDDEN = (
-    "the user may not do this: its role needs readwrite on the prefix distjob/<namespace>/ "
-    "(etcdctl role grant-permission ROLE readwrite distjob/ --prefix=true)"
+    "the user may not do this: its role needs readwrite on the prefix {prefix} "
+    "(etcdctl role grant-permission ROLE readwrite --prefix=true {prefix})"
 )
 _UNTRUSTED = "its certificate is not trusted: check etcd.ca_file and etcd.server_name"
 
-NOT_ALLOWED = (_DENIED, _FORBIDDEN)
+PREFIX = "distjob/<namespace>/"
+"""Of all keys, where the namespace is not known."""
 _NO_SPACE = "database space exceeded"
 _ANSWERS: tuple[tuple[str, str], ...] = (
     # What etcd says ("etcdserver: ..."), and what that means here.
@@ -58,6 +60,10 @@ _SURELY_REFUSED = frozenset(
 
 class NotAllowed(BackendUnavailable):
     """The user is unknown or lacks a permission; in connecting that is a `ConfigError`."""
+
+
+class Forbidden(NotAllowed):
+    """The user is known, and lacks a permission: on its keys, or the role root."""
 
 
 class AuthOff(BackendUnavailable):
@@ -127,8 +133,16 @@ class Failure(NamedTuple):
         """Whether a new token may help."""
         return self.answered and any(words in self.text for words in _STALE_TOKEN)
 
-    def error(self, where: str, *, change: bool) -> DistjobError:
-        """As an error of ours; ``change`` if the request was to change something."""
+    @property
+    def forbidden(self) -> bool:
+        """Whether the user is known, and may not ask for this."""
+        return self.answered and _advice(self.text) == _FORBIDDEN
+
+    def error(self, where: str, *, change: bool, prefix: str = PREFIX) -> DistjobError:
+        """As an error of ours; ``change`` if the request was to change something.
+
+        ``prefix`` is that of the keys, on which the user's role needs its permissions.
+        """
         if self.text.startswith("etcdserver: request is too large"):
             return RecordError(f"etcd at {where}: {self.text}: {_advice(self.text)}")
         if self.code is Code.FAILED_PRECONDITION and "authentication is not enabled" in self.text:
@@ -138,8 +152,9 @@ class Failure(NamedTuple):
         unanswered = change and not self.unchanged
         if self.answered:
             advice = _advice(self.text)
-            kind = NotAllowed if advice in NOT_ALLOWED else BackendUnavailable
-            return kind(f"etcd at {where}: {advice} ({self.text})", unanswered=unanswered)
+            kind = _KINDS.get(advice, BackendUnavailable)
+            said = f"etcd at {where}: {advice.format(prefix=prefix)} ({self.text})"
+            return kind(said, unanswered=unanswered)
         if "CERTIFICATE_VERIFY_FAILED" in self.text or "Hostname Verification" in self.text:
             return NotTrusted(f"etcd at {where}: {_UNTRUSTED} ({self.text})")
         text = f"etcd at {where}: {self.code.name.lower().replace('_', ' ')}: {self.text}"
@@ -148,8 +163,14 @@ class Failure(NamedTuple):
         return BackendUnavailable(text, unanswered=unanswered)
 
 
+_KINDS: Mapping[str, type[BackendUnavailable]] = {_DENIED: NotAllowed, _FORBIDDEN: Forbidden}
 ENDED = Failure(Code.UNAVAILABLE, "the watch stream ended")
 NO_LEADER = Failure(Code.UNAVAILABLE, _NO_LEADER)
+
+
+def forbidden(where: str, reason: str, prefix: str) -> Forbidden:
+    """The error for a watch, which etcd refuses in words of another kind, ``reason``."""
+    return Forbidden(f"etcd at {where}: {_FORBIDDEN.format(prefix=prefix)} ({reason})")
 
 
 def _advice(text: str) -> str:

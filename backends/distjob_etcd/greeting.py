@@ -5,6 +5,7 @@ Knows verbs of `distjob_etcd.layout` and how to ask; keeps nothing.
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 import msgspec
@@ -12,6 +13,7 @@ import msgspec
 from distjob.errors import ConfigError
 from distjob.store import ABSENT, Guarantees
 from distjob_etcd import rpc_pb2 as rpc
+from distjob_etcd.failures import Forbidden
 from distjob_etcd.guarantees import CLUSTER, SINGLE
 from distjob_etcd.layout import FORMAT, Layout, new_lease, session_id
 from distjob_etcd.members import GRANT, MEMBERS, REVOKE, STATUS, TXN
@@ -23,7 +25,8 @@ OLDEST = (3, 4)
 async def greet(server: Server, layout: Layout, until: float) -> tuple[int, Guarantees]:
     """Check all that can be checked; the revision, and what is promised. Raises `ConfigError`."""
     await server.log_in(until)
-    check_version(await server.ask(STATUS, rpc.StatusRequest(), until=until), server.name)
+    with contextlib.suppress(Forbidden):  # 3.5.28 to 3.5.31, 3.6.0 to 3.6.11 tell root only
+        check_version(await server.ask(STATUS, rpc.StatusRequest(), until=until), server.name)
     agreed = await server.ask(TXN, layout.agree(), change=True, until=until)
     if (found := layout.agreed(agreed)) != str(FORMAT):
         msg = (
@@ -42,8 +45,11 @@ async def _promises(server: Server, until: float) -> Guarantees:
     grant = rpc.LeaseGrantRequest(ID=lease, TTL=1)
     granted = await server.ask(GRANT, grant, change=True, until=until)
     await server.ask(REVOKE, rpc.LeaseRevokeRequest(ID=lease), change=True, until=until)
-    members = (await server.ask(MEMBERS, rpc.MemberListRequest(), until=until)).members
-    voters = sum(not member.isLearner for member in members)
+    try:
+        members = (await server.ask(MEMBERS, rpc.MemberListRequest(), until=until)).members
+        voters = sum(not member.isLearner for member in members)
+    except Forbidden:  # 3.4.42, 3.5.28 and 3.6.9 list them to root only: the least is promised
+        voters = 1
     best = CLUSTER if voters > 1 else SINGLE
     return msgspec.structs.replace(best, shortest_ttl=float(granted.TTL))
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from distjob.clock import monotonic
 from distjob_etcd import rpc_pb2 as rpc
-from distjob_etcd.failures import NO_LEADER, AuthOff, Failure, NotAllowed
+from distjob_etcd.failures import NO_LEADER, PREFIX, AuthOff, Failure, NotAllowed
 from distjob_etcd.links import Links, Stream
 from distjob_etcd.members import AUTHENTICATE, STATUS, Member, Metadata, member_of, members_of
 from distjob_etcd.settings import EtcdSettings
@@ -48,6 +48,8 @@ class Server:
         """Seconds for one request, all members together."""
         self.left: Callable[[Member], None] = lambda _: None
         """Called with a member that did not answer."""
+        self.prefix = PREFIX
+        """Of the keys, for messages: what the user's role must be allowed to change."""
         self.secure = secure
         """Whether TLS is used; None if only the user knows."""
         self._at = 0
@@ -101,6 +103,13 @@ class Server:
         """A watch stream at the member that answered last; its errors are the caller's."""
         member = self.members[self._at]
         return member, self.links.stream(member, self._words())
+
+    async def state(self, member: Member, seconds: float) -> Any:
+        """What ``member`` says of itself, or the `Failure`.
+
+        With the token: from 3.5.28 on etcd tells users only, and up to 3.5.31 the user root only.
+        """
+        return await self.links.call(member, STATUS, rpc.StatusRequest(), seconds, self._who())
 
     async def renew_token(self) -> None:
         """Get another token, as the one in use was refused. Raises `NotAllowed` if there is none"""
@@ -163,11 +172,14 @@ class Server:
                 if not change and failure.cut and not repeated:
                     repeated, untried = True, 1  # on a connection that was ending; now on a new one
                     continue
-            raise failure.error(member.name, change=change and sent)
+            raise failure.error(member.name, change=change and sent, prefix=self.prefix)
 
     async def _look(self, member: Member, seconds: float) -> Failure | None:
-        """Why a member that has not answered yet should be given no change; None if it may."""
-        answer = await self.links.call(member, STATUS, rpc.StatusRequest(), seconds, ())
+        """Why a member that has not answered yet should be given no change; None if it may.
+
+        One that may not tell us its state has answered: without a leader it refuses the change.
+        """
+        answer = await self.state(member, seconds)
         if isinstance(answer, Failure):
             return answer if answer.elsewhere else None
         return None if answer.leader else NO_LEADER
@@ -195,6 +207,7 @@ class Server:
             self._token = answer.token
 
     def _words(self) -> Metadata:
-        if self._token:
-            return (*_WITH_LEADER, ("token", self._token))
-        return (*_WITH_LEADER, *self._metadata())
+        return (*_WITH_LEADER, *self._who())
+
+    def _who(self) -> Metadata:
+        return (("token", self._token),) if self._token else self._metadata()

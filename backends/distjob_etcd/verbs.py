@@ -62,6 +62,7 @@ class Verbs:
                 msg = "namespace is empty: name one, the same for all controllers that share VMs"
                 raise ConfigError(msg)
             layout = Layout(namespace)
+            server.prefix = layout.prefix.decode()
             revision, guarantees = await greet(server, layout, monotonic() + server.timeout)
         except BaseException as error:
             await server.close()

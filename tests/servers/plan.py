@@ -30,7 +30,7 @@ class Plan:
 
     server: Kind
     way: str
-    """docker, path, package, or "" if there is none."""
+    """docker, path, package, debian (see `servers.debian`), or "" if there is none."""
     what: str
     version: str = ""
     here: bool = True
@@ -42,7 +42,8 @@ class Plan:
         if not self.here:
             return f"{self.server} in docker, its image to be pulled or built: {self.what}"
         name = "valkey" if "valkey" in self.what else self.server
-        where = {"docker": "in docker", "path": "on the PATH", "package": "of a Python package"}
+        where = {"docker": "in docker", "path": "on the PATH"}
+        where |= {"package": "of a Python package", "debian": "of Debian testing"}
         return f"{name} {self.version or '?'} {where[self.way]} ({self.what})"
 
 
@@ -173,14 +174,14 @@ ZOOKEEPER_JAR = Path("/usr/share/java/zookeeper.jar")
 def _path_plan(server: Kind) -> Plan | None:
     if server == "redis":
         found = shutil.which("redis-server") or shutil.which("valkey-server")
-        return _binary_plan(server, "path", found)
+        return binary_plan(server, "path", found)
     if server == "etcd":
-        return _binary_plan(server, "path", shutil.which("etcd"))
+        return binary_plan(server, "path", shutil.which("etcd"))
     if not shutil.which("java"):
         return None
     if ZOOKEEPER_JAR.exists():
-        return _binary_plan(server, "path", str(DEPLOYMENTS / "debian" / "zkServer.sh"))
-    return _binary_plan(server, "path", shutil.which("zkServer.sh"))
+        return binary_plan(server, "path", str(DEPLOYMENTS / "debian" / "zkServer.sh"))
+    return binary_plan(server, "path", shutil.which("zkServer.sh"))
 
 
 def _package_plan(server: Kind) -> Plan | None:
@@ -195,10 +196,11 @@ def _package_plan(server: Kind) -> Plan | None:
     if spec is None or not spec.origin:
         return None
     found = sorted(Path(spec.origin).parent.glob(pattern))
-    return _binary_plan(server, "package", str(found[0]) if found else None)
+    return binary_plan(server, "package", str(found[0]) if found else None)
 
 
-def _binary_plan(server: Kind, way: str, binary: str | None) -> Plan | None:
+def binary_plan(server: Kind, way: str, binary: str | None) -> Plan | None:
+    """The plan to run ``binary``; None if that is none, or can't tell its version."""
     asks = {
         "redis": ("--version", r"v=([\w.]+)"),
         "etcd": ("--version", r"etcd Version: ([\w.]+)"),

@@ -9,10 +9,12 @@ from distjob.errors import BackendUnavailable, RecordError
 from distjob_etcd.failures import (
     AuthOff,
     Failure,
+    Forbidden,
     NoSuchLease,
     NotAllowed,
     NotTrusted,
     TooLargeForUs,
+    forbidden,
 )
 
 Code = grpc.StatusCode
@@ -80,7 +82,7 @@ def test_what_finds_the_server_full_may_have_been_made() -> None:
 @pytest.mark.parametrize(
     ("code", "text", "kind"),
     [
-        (Code.PERMISSION_DENIED, "etcdserver: permission denied", NotAllowed),
+        (Code.PERMISSION_DENIED, "etcdserver: permission denied", Forbidden),
         (Code.UNAUTHENTICATED, "etcdserver: invalid auth token", NotAllowed),
         (
             Code.INVALID_ARGUMENT,
@@ -107,3 +109,14 @@ def test_where_another_member_may_do_better() -> None:
         assert Failure(code, text).elsewhere
     better = [text for code, text in NOT_MADE if Failure(code, text).elsewhere]
     assert better == [NOT_MADE[0][1], NOT_MADE[1][1], NOT_MADE[2][1]]
+
+
+def test_what_the_role_lacks_is_named() -> None:
+    """With the prefix of the namespace, if it is known."""
+    denied = Failure(Code.PERMISSION_DENIED, "etcdserver: permission denied")
+    assert denied.forbidden
+    assert not Failure(Code.UNAUTHENTICATED, "etcdserver: invalid auth token").forbidden
+    wanted = "readwrite --prefix=true distjob/prod/)"
+    assert wanted in str(denied.error("here:1", change=True, prefix="distjob/prod/"))
+    assert wanted in str(forbidden("here:1", "etcdserver: permission denied", "distjob/prod/"))
+    assert "prefix distjob/<namespace>/ " in str(denied.error("here:1", change=True))
