@@ -167,6 +167,8 @@ class Lease(LeaseFacts):
         self._runner.run(holding.end(self._runner.me, self._held))
 
     def __enter__(self) -> Self:
+        """Enter the block if the job is held; else raise as `check` does, before the body."""
+        self.check()
         return self
 
     def __exit__(

@@ -53,7 +53,9 @@ class Lease(LeaseFacts):
         """
         return _CancelIfLost(self)
 
+    @like(blocking.Lease.__enter__)
     async def __aenter__(self) -> Self:
+        self.check()
         return self
 
     async def __aexit__(

@@ -88,6 +88,37 @@ def test_ending_twice_is_an_error_and_changes_nothing(clients):
     assert len(a.status("vm").holders) == 1
 
 
+def leases_of(client):
+    """Of each kind, each of a VM of its own."""
+    return [
+        client.begin("one", Job.MODIFY),
+        client.try_begin("two", Job.MODIFY),
+        client.begin_agent("three", AgentJob.MODIFY),
+        client.begin_async("four", AsyncJob.SAVE),
+        client.begin_async("five", AsyncJob.SAVE).nested(),
+    ]
+
+
+def test_a_lease_that_was_ended_or_lost_runs_no_body(clients):
+    a, b = clients("a"), clients("b")
+    ended, entered = leases_of(a), []
+    for lease in ended:
+        lease.end()
+        with pytest.raises(NotOwner, match=rf"'{lease.vm}'.*ended already"), lease:
+            entered.append(f"{lease!r} is no job")
+    [left] = a.list()  # the step's async job
+    b.evict(left.vm, [holder.ticket for holder in left.holders])
+    lost = leases_of(a)
+    for vm in b.list():
+        b.evict(vm.vm, [holder.ticket for holder in vm.holders])
+    for lease in lost:
+        until(lambda lease=lease: lease.lost)
+        with pytest.raises(LeaseLost, match=rf"'{lease.vm}'.*taken away by force"), lease:
+            entered.append(f"{lease!r} is no job")
+    assert entered == []
+    assert b.list() == []
+
+
 def test_whoever_waits_is_let_in_at_the_end_and_in_order(clients, pool):
     holder = clients("holder")
     lease = holder.begin("vm", Job.MODIFY)

@@ -14,7 +14,7 @@ import pytest
 
 from cancelling import Cancelling, cancel_at_each_step
 from distjob import AsyncJob, BadRequest, ClientClosed, Job, JobTimeout, LeaseLost, NotOwner
-from distjob.aio import AsyncClient, AsyncJobLease, Lease
+from distjob.aio import AsyncClient, AsyncJobLease, Lease, Opening
 from distjob.codec import decode
 from distjob.errors import BackendUnavailable
 from distjob.hooks import Event
@@ -74,6 +74,39 @@ def test_begin_is_awaited_or_entered_or_made_a_task() -> None:
                 async with job.nested() as step:
                     assert step.token > job.token
             assert await jobs.list() == []
+
+    run(steps())
+
+
+def test_what_was_ended_or_lost_on_the_way_is_not_entered() -> None:
+    """Between begin's return and the body; by its coroutine, as by the lease itself."""
+    server = MemoryServer()
+
+    async def steps() -> None:
+        async with client_of(server, ttl=0.5) as jobs:
+
+            async def ended() -> Lease:
+                lease = await jobs.begin("vm", Job.MODIFY)
+                await lease.end()
+                return lease
+
+            async def lost() -> Lease:
+                lease, told = await jobs.begin("vm", Job.MODIFY), asyncio.Event()
+                lease.on_lost(told.set)
+                _end_sessions(server)
+                await told.wait()
+                return lease
+
+            for opened, error in ((ended, NotOwner), (lost, LeaseLost)):
+                entered = []
+                with pytest.raises(error):
+                    async with Opening(opened()):
+                        entered.append("a body without a job")
+                lease = await opened()
+                with pytest.raises(error):
+                    async with lease:
+                        entered.append("a body without a job")
+                assert not entered
 
     run(steps())
 

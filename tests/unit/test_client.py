@@ -132,6 +132,18 @@ def test_a_lost_lease_ends_its_block_with_an_error(store):
     client.close()
 
 
+def test_a_block_is_not_entered_on_the_strength_of_a_dead_session(store):
+    client, entered = Client(store, ttl=0.5), []
+    lease = client.begin("vm", Job.MODIFY)
+    cut(store)
+    until_lost(lease)
+    with pytest.raises(LeaseLost, match=r"'vm'.*modify.*token 1\b"), lease:
+        entered.append("a body without a job")
+    assert not entered
+    store.failing = {}
+    client.close()
+
+
 def test_a_block_may_end_its_job_itself(store):
     with Client(store) as client:
         with client.begin("vm", Job.MODIFY) as lease:
