@@ -5,7 +5,8 @@
     codec.py words.py           a record as bytes; what a caller is told about who is in the way
     protocol/                   every operation as a generator of effects, sans IO
     driver.py client.py lease.py  blocking: run the generators; Client, connect; leases
-    aio/                        the same on asyncio; arguments.py: what both are asked, checked
+    aio/                        the same on asyncio
+    arguments.py choices.py     what both are asked, checked; one of a few, told if it is none
     store.py                    THE boundary: what a backend must do; both.py offloop.py: its worlds
     hooks.py logs.py metrics.py what a client tells of its jobs, and two that listen
     names.py errors.py clock.py what arguments may be, how it fails, the two clocks

@@ -9,12 +9,12 @@ import math
 import os
 import socket
 from collections.abc import Callable, Iterable
-from enum import StrEnum
-from typing import TypeVar, cast
+from typing import cast
 
 from distjob import clock
+from distjob.choices import chosen
 from distjob.errors import BadRequest
-from distjob.jobs import PLAIN_JOBS, AgentJob, AsyncJob, Job, Mask, OnOwnerLoss, mask_of
+from distjob.jobs import AgentJob, AsyncJob, Job, Mask, OnOwnerLoss, mask_of
 from distjob.names import check_label, check_ttl, check_vm, check_wait
 from distjob.protocol import begin as beginning
 from distjob.protocol import outside
@@ -24,8 +24,6 @@ from distjob.protocol.look import JobStatus
 from distjob.protocol.parts import Held, Wish
 from distjob.store import Guarantees
 from distjob.ticket import Owner, Progress
-
-E = TypeVar("E", bound=StrEnum)
 
 
 def controller(
@@ -87,27 +85,25 @@ def _patience(me: Controller, wait: float | None) -> float:
 # -- what is asked for ----------------------------------------------------------------------------
 
 
-def sync(vm: str, job: Job | str, agent: AgentJob | str | None, api: str) -> Wish:
-    kind = _member(Job, job, vm)
-    if kind not in PLAIN_JOBS:
-        raise BadRequest(f"VM {vm!r}: {kind!r} is begun by begin_async() and its lease's nested()")
-    both = None if agent is None else _member(AgentJob, agent, vm)
+def sync(vm: str, job: object, agent: object, api: str) -> Wish:
+    kind = chosen(Job, job, vm)
+    both = None if agent is None else chosen(AgentJob, agent, vm)
     return Wish(_label(api or kind), job=kind, agent=both)
 
 
-def agent(vm: str, job: AgentJob | str, api: str) -> Wish:
-    kind = _member(AgentJob, job, vm)
+def agent(vm: str, job: object, api: str) -> Wish:
+    kind = chosen(AgentJob, job, vm)
     return Wish(_label(api or kind), agent=kind)
 
 
-def long(vm: str, kind: AsyncJob | str, on_owner_loss: OnOwnerLoss | str, api: str) -> Wish:
-    kind = _member(AsyncJob, kind, vm)
-    policy = _member(OnOwnerLoss, on_owner_loss, vm)
+def long(vm: str, kind: object, on_owner_loss: object, api: str) -> Wish:
+    kind = chosen(AsyncJob, kind, vm)
+    policy = chosen(OnOwnerLoss, on_owner_loss, vm)
     return Wish(_label(api or kind), job=Job.ASYNC, kind=kind, on_owner_loss=policy)
 
 
-def heir(vm: str, kind: AsyncJob | str, api: str) -> Wish:
-    kind = _member(AsyncJob, kind, vm)
+def heir(vm: str, kind: object, api: str) -> Wish:
+    kind = chosen(AsyncJob, kind, vm)
     return Wish(_label(api or kind), job=Job.ASYNC, kind=kind, adopts=True)
 
 
@@ -117,13 +113,8 @@ def step(held: Held, api: str) -> Wish:
     return Wish(label, job=Job.ASYNC_NESTED, kind=kind, parent=parent)
 
 
-def mask(vm: str, jobs: Iterable[Job | str]) -> Mask:
-    try:
-        return mask_of(_member(Job, job, vm) for job in jobs)
-    except BadRequest:
-        raise
-    except ValueError as error:
-        raise BadRequest(f"VM {vm!r}: mask: {error}") from None
+def mask(vm: str, jobs: Iterable[object]) -> Mask:
+    return mask_of(chosen(Job, job, vm) for job in jobs)
 
 
 def phase(name: str) -> str:
@@ -151,13 +142,3 @@ def tickets(vm: str, ids: Iterable[str]) -> tuple[str, ...]:
 
 def _label(api: str) -> str:
     return check_label("api", api)
-
-
-def _member(kinds: type[E], value: E | str, vm: str) -> E:
-    if isinstance(value, kinds):
-        return value
-    try:
-        return kinds(value)
-    except ValueError:
-        known = ", ".join(kinds)
-        raise BadRequest(f"VM {vm!r}: {value!r} is not a job; known: {known}") from None

@@ -17,7 +17,7 @@ from distjob.config import Settings, load, open_backend
 from distjob.driver import Runner, log
 from distjob.errors import BackendUnavailable, BadRequest, DistjobError
 from distjob.hooks import Hook
-from distjob.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss
+from distjob.jobs import AgentJobLike, AsyncJobLike, JobLike, OnOwnerLoss, OnOwnerLossLike
 from distjob.lease import AsyncJobLease, Lease
 from distjob.names import check_vm
 from distjob.protocol.keeper import close, keep, make_calls, open_session
@@ -82,15 +82,16 @@ class Client:
     def begin(
         self,
         vm: str,
-        job: Job | str,
+        job: JobLike,
         *,
-        agent: AgentJob | str | None = None,
+        agent: AgentJobLike | None = None,
         api: str = "",
         wait: float | None = None,
     ) -> Lease:
         """Begin a sync job, waiting until it may start; the lease is held when this returns.
 
-        ``vm``: 1 to 255 bytes of UTF-8. ``job``: one of `Job` but the two request-only types.
+        ``vm``: 1 to 255 bytes of UTF-8. ``job``: a `Job` but the two request-only types, or its
+        text; a member of another enum is refused, though its text be the same.
         ``agent``: an agent job to hold with it, in one request. ``api``: what the caller is
         doing, shown to whom it keeps waiting; the job's name by default. ``wait``: seconds, the
         client's default (30) if None; one deadline for everything it waits for.
@@ -103,7 +104,12 @@ class Client:
         return Lease(self._runner, self._runner.run(arguments.begin(self._me, vm, wish, wait)))
 
     def try_begin(
-        self, vm: str, job: Job | str, *, agent: AgentJob | str | None = None, api: str = ""
+        self,
+        vm: str,
+        job: JobLike,
+        *,
+        agent: AgentJobLike | None = None,
+        api: str = "",
     ) -> Lease | None:
         """Begin a sync job if it may start now; None, without waiting, if it may not.
 
@@ -115,7 +121,7 @@ class Client:
         return Lease(self._runner, held) if held else None
 
     def begin_agent(
-        self, vm: str, job: AgentJob | str, *, api: str = "", wait: float | None = None
+        self, vm: str, job: AgentJobLike, *, api: str = "", wait: float | None = None
     ) -> Lease:
         """Begin a job of the guest agent, which no async job keeps out. As `begin`.
 
@@ -127,9 +133,9 @@ class Client:
     def begin_async(
         self,
         vm: str,
-        kind: AsyncJob | str,
+        kind: AsyncJobLike,
         *,
-        on_owner_loss: OnOwnerLoss | str = OnOwnerLoss.RELEASE,
+        on_owner_loss: OnOwnerLossLike = OnOwnerLoss.RELEASE,
         api: str = "",
         wait: float | None = None,
     ) -> AsyncJobLease:
@@ -147,7 +153,7 @@ class Client:
 
     # -- async jobs of others ------------------------------------------------------------------
 
-    def adopt(self, vm: str, kind: AsyncJob | str, *, api: str = "") -> AsyncJobLease:
+    def adopt(self, vm: str, kind: AsyncJobLike, *, api: str = "") -> AsyncJobLease:
         """Become the owner of an async job of type ``kind`` that was detached, or is an orphan.
 
         Phase, progress, mask and ``on_owner_loss`` are as its last owner left them; the token is

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from distjob.choices import chosen
 from distjob.errors import (
     BackendUnavailable,
     BadRequest,
@@ -119,16 +120,13 @@ class Guard:
 
 
 def _key(vm: str, slot: Slot | str, token: int) -> tuple[bytes, str, int]:
-    try:
-        where = Slot(slot)
-    except ValueError:
-        raise BadRequest(f"slot {slot!r:.40} is none of {', '.join(Slot)}") from None
+    name, where = check_vm(vm), chosen(Slot, slot, vm)
     if type(token) is not int or not 1 <= token <= MAX_TOKEN:
         shown = type(token).__name__
         if type(token) is int:  # one of thousands of digits can't even be printed
             shown = str(token) if token.bit_length() <= 80 else f"one of {token.bit_length()} bits"
         raise BadRequest(f"a token is an int from 1 to 2**63-1 (lease.token), not {shown}")
-    return check_vm(vm).encode(), where.value, token
+    return name.encode(), where.value, token
 
 
 def _stale(vm: bytes, slot: str, token: int, highest: int) -> StaleToken:

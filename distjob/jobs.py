@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import Literal, TypeAlias
 
 
 class Slot(StrEnum):
@@ -59,6 +60,19 @@ class OnOwnerLoss(StrEnum):
     ORPHAN = "orphan"
     """It stays, mask in force, until it is adopted or discarded."""
 
+
+JobLike: TypeAlias = (
+    Job
+    | Literal["query", "destroy", "suspend", "modify", "abort"]
+    | Literal["migration operation", "modify migration safe"]
+)
+"""What names a sync job that can be asked for: a `Job`, or its text. What follows, likewise."""
+AgentJobLike: TypeAlias = AgentJob | Literal["query", "modify"]
+AsyncJobLike: TypeAlias = (
+    AsyncJob
+    | Literal["migration out", "migration in", "save", "dump", "snapshot", "start", "backup"]
+)
+OnOwnerLossLike: TypeAlias = OnOwnerLoss | Literal["release", "orphan"]
 
 Mask = tuple[Job, ...]
 """The sync jobs that may begin while an async job runs, in the order of `Job`."""

@@ -14,7 +14,7 @@ from typing import Protocol, Self, TypeVar
 from distjob import arguments
 from distjob.driver import Runner
 from distjob.errors import DistjobError
-from distjob.jobs import AsyncJob, Job
+from distjob.jobs import AsyncJob, JobLike
 from distjob.names import check_wait
 from distjob.protocol import held as holding
 from distjob.protocol import owner as owning
@@ -205,7 +205,7 @@ class AsyncJobLease(Lease, LongFacts):
         wish, me = arguments.step(self._held, api), self._runner.me
         return Lease(self._runner, self._runner.run(arguments.begin(me, self.vm, wish, wait)))
 
-    def allow(self, *jobs: Job | str) -> None:
+    def allow(self, *jobs: JobLike) -> None:
         """Let in these sync jobs, and `Job.DESTROY`, from now on; waiters among them start at once.
 
         Replaces the mask, which is ``query, destroy, abort`` at first. The change is made or

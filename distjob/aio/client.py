@@ -21,7 +21,7 @@ from distjob.config import Settings, load, open_backend_async
 from distjob.driver import log
 from distjob.errors import ClientClosed, DistjobError
 from distjob.hooks import Hook
-from distjob.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss
+from distjob.jobs import AgentJobLike, AsyncJobLike, JobLike, OnOwnerLoss, OnOwnerLossLike
 from distjob.names import check_vm
 from distjob.protocol.keeper import close, keep, make_calls, open_session
 from distjob.protocol.look import JobStatus, VMStatus, orphans, status, statuses
@@ -78,9 +78,9 @@ class AsyncClient:
     async def begin(
         self,
         vm: str,
-        job: Job | str,
+        job: JobLike,
         *,
-        agent: AgentJob | str | None = None,
+        agent: AgentJobLike | None = None,
         api: str = "",
         wait: float | None = None,
     ) -> Lease:
@@ -91,7 +91,12 @@ class AsyncClient:
 
     @like(blocking.Client.try_begin)
     async def try_begin(
-        self, vm: str, job: Job | str, *, agent: AgentJob | str | None = None, api: str = ""
+        self,
+        vm: str,
+        job: JobLike,
+        *,
+        agent: AgentJobLike | None = None,
+        api: str = "",
     ) -> Lease | None:
         op = arguments.begin_now(self._me, vm, arguments.sync(vm, job, agent, api))
         held = await self._runner.run(op)
@@ -100,7 +105,7 @@ class AsyncClient:
     @opens
     @like(blocking.Client.begin_agent)
     async def begin_agent(
-        self, vm: str, job: AgentJob | str, *, api: str = "", wait: float | None = None
+        self, vm: str, job: AgentJobLike, *, api: str = "", wait: float | None = None
     ) -> Lease:
         wish = arguments.agent(vm, job, api)
         return Lease(
@@ -112,9 +117,9 @@ class AsyncClient:
     async def begin_async(
         self,
         vm: str,
-        kind: AsyncJob | str,
+        kind: AsyncJobLike,
         *,
-        on_owner_loss: OnOwnerLoss | str = OnOwnerLoss.RELEASE,
+        on_owner_loss: OnOwnerLossLike = OnOwnerLoss.RELEASE,
         api: str = "",
         wait: float | None = None,
     ) -> AsyncJobLease:
@@ -126,7 +131,7 @@ class AsyncClient:
 
     @opens
     @like(blocking.Client.adopt)
-    async def adopt(self, vm: str, kind: AsyncJob | str, *, api: str = "") -> AsyncJobLease:
+    async def adopt(self, vm: str, kind: AsyncJobLike, *, api: str = "") -> AsyncJobLease:
         op = arguments.begin_now(self._me, vm, arguments.heir(vm, kind, api))
         return AsyncJobLease(self._runner, arguments.granted(await self._runner.run(op)))
 

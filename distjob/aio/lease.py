@@ -12,7 +12,7 @@ from distjob import lease as blocking
 from distjob.aio.driver import AsyncRunner
 from distjob.aio.opening import like, opens
 from distjob.errors import DistjobError, LeaseLost
-from distjob.jobs import Job
+from distjob.jobs import JobLike
 from distjob.lease import LeaseFacts, LongFacts
 from distjob.names import check_wait
 from distjob.protocol import held as holding
@@ -137,7 +137,7 @@ class AsyncJobLease(Lease, LongFacts):
         return Lease(self._runner, await self._runner.run(arguments.begin(me, self.vm, wish, wait)))
 
     @like(blocking.AsyncJobLease.allow)
-    async def allow(self, *jobs: Job | str) -> None:
+    async def allow(self, *jobs: JobLike) -> None:
         mask, me = arguments.mask(self.vm, jobs), self._runner.me
         await self._runner.run(owning.set_job(me, self._held, mask=mask, patience=GRACE))
 

@@ -49,7 +49,7 @@ def adopt(vm: str, kind: str, command: tuple[str, ...], api: str, source: Path |
     check_system()
     settings = load(source)
     with terminable(), connected(settings) as client:
-        lease = client.adopt(vm, kind, api=api)
+        lease = client.adopt(vm, AsyncJob(kind), api=api)
         with _left_to_the_next(lease):
             progress, abort = lease.progress, lease.abort_requested
             code = hold(

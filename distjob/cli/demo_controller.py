@@ -22,7 +22,7 @@ from distjob.client import Client, connect
 from distjob.config import SessionSettings, load
 from distjob.errors import DistjobError
 from distjob.fencing import Guard
-from distjob.jobs import Slot
+from distjob.jobs import AsyncJob, Job, Slot
 from distjob.lease import AsyncJobLease, Lease
 
 
@@ -44,15 +44,17 @@ class Puppet:
 
     def begin(self, job: str, wait: float) -> None:
         """A sync job; if it must wait, says for whom."""
-        lease = self._client.try_begin(self._vm, job, api=f"demo {job}")
+        kind = Job(job)
+        lease = self._client.try_begin(self._vm, kind, api=f"demo {job}")
         if lease is None:
             holders = self._client.status(self._vm).holders
             emit("waits", job=job, **{"for": [f"{h.controller}'s {h.job}" for h in holders]})
-            lease = self._client.begin(self._vm, job, api=f"demo {job}", wait=wait)
+            lease = self._client.begin(self._vm, kind, api=f"demo {job}", wait=wait)
         self._hold(Slot.SYNC, lease)
 
     def begin_async(self, kind: str) -> None:
-        self._hold(Slot.ASYNC, self._client.begin_async(self._vm, kind, api=f"demo {kind}"))
+        lease = self._client.begin_async(self._vm, AsyncJob(kind), api=f"demo {kind}")
+        self._hold(Slot.ASYNC, lease)
 
     def nested(self) -> None:
         """A step of its own async job."""
@@ -66,7 +68,7 @@ class Puppet:
         if not isinstance(job, AsyncJobLease):
             raise TypeError("no async job")
         emit("allows", jobs=jobs)
-        job.allow(*jobs)
+        job.allow(*map(Job, jobs))
 
     def write(self, text: str, slot: str) -> None:
         """To the disk, on the strength of the token alone: the guard is asked, not the lease."""

@@ -13,7 +13,7 @@ from distjob.cli.hold import check_system, connected, hold
 from distjob.cli.options import config_option
 from distjob.cli.output import terminable
 from distjob.config import load
-from distjob.jobs import PLAIN_JOBS, AgentJob, AsyncJob, Slot
+from distjob.jobs import PLAIN_JOBS, AgentJob, AsyncJob, Job, Slot
 from distjob.lease import Lease
 
 
@@ -66,13 +66,14 @@ def run(
     settings = load(source)
     with terminable(), connected(settings) as client:
         if kind:
-            lease: Lease = client.begin_async(vm, kind, api=api, wait=wait)
+            lease: Lease = client.begin_async(vm, AsyncJob(kind), api=api, wait=wait)
             slot = Slot.ASYNC
         elif job:
-            lease = client.begin(vm, job, agent=agent, api=api, wait=wait)
+            both = AgentJob(agent) if agent else None
+            lease = client.begin(vm, Job(job), agent=both, api=api, wait=wait)
             slot = Slot.SYNC
         else:
-            lease = client.begin_agent(vm, agent or "", api=api, wait=wait)
+            lease = client.begin_agent(vm, AgentJob(agent or ""), api=api, wait=wait)
             slot = Slot.AGENT
         code = hold(
             client, lease, command, slot=slot, settings=settings, finish=lambda _code: lease.end()

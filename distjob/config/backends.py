@@ -6,12 +6,12 @@ needed.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
+from distjob.choices import suggestion
 from distjob.errors import ConfigError
 from distjob.store import AsyncStore, Backend, Store
 
@@ -100,9 +100,3 @@ def unknown(name: str, known: Collection[str]) -> str:
     """What to say about a backend that is not there; ``name`` only serves to find its like."""
     listed = ", ".join(sorted(known)) or "none"
     return f"no backend of this name is installed{suggestion(name, known)} (known: {listed})"
-
-
-def suggestion(name: str, known: Collection[str]) -> str:
-    """``; did you mean 'x'?``, or nothing."""
-    near = difflib.get_close_matches(name.lower().replace("-", "_"), known, 1)
-    return f"; did you mean {near[0]!r}?" if near else ""

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-from distjob.config.backends import suggestion
+from distjob.choices import suggestion
 from distjob.config.kinds import describe, item_kind, kind_of, members, struct_in, takes_text, wrong
 from distjob.config.redact import HIDDEN, is_secret, redacted
 from distjob.config.source import Node, Source, child

@@ -49,6 +49,18 @@ def a_controller(guard: Guard) -> None:
                 assert_type(job.slot, Slot | None)
 
 
+def by_text_or_by_member(jobs: Client, job: Job, kind: AsyncJob, said: str) -> None:
+    jobs.begin("vm-42", job, agent="query")
+    jobs.begin("vm-42", Job(said), agent=AgentJob(said))
+    jobs.try_begin("vm-42", "migration operation", agent=AgentJob.MODIFY)
+    jobs.begin_agent("vm-42", "modify")
+    jobs.begin_agent("vm-42", AgentJob.MODIFY)
+    jobs.begin_async("vm-42", "migration out", on_owner_loss="orphan")
+    jobs.begin_async("vm-42", kind, on_owner_loss=OnOwnerLoss.RELEASE).allow("modify", job)
+    jobs.adopt("vm-42", "backup").allow(*[Job.QUERY, Job.MODIFY])
+    jobs.adopt("vm-42", kind).allow()
+
+
 def told(event: Event) -> None:
     match event:
         case Lost():
@@ -76,6 +88,18 @@ async def a_controller_on_asyncio() -> None:
             task = tasks.create_task(jobs.begin("vm-43", Job.QUERY))
         assert_type(task.result(), aio.Lease)
         assert_type(await jobs.status("vm-42"), VMStatus)
+
+
+async def by_text_or_by_member_on_asyncio(jobs: aio.AsyncClient, job: Job, kind: AsyncJob) -> None:
+    await jobs.begin("vm-42", job, agent="query")
+    await jobs.try_begin("vm-42", "migration operation", agent=AgentJob.MODIFY)
+    await jobs.begin_agent("vm-42", "modify")
+    await jobs.begin_agent("vm-42", AgentJob.MODIFY)
+    save = await jobs.begin_async("vm-42", kind, on_owner_loss=OnOwnerLoss.RELEASE)
+    await save.allow("modify", job)
+    async with jobs.adopt("vm-42", "backup") as backup:
+        await backup.allow(*[Job.QUERY, Job.MODIFY])
+    await jobs.begin_async("vm-42", "migration out", on_owner_loss="orphan")
 
 
 def by_hand() -> Client:
