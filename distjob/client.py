@@ -247,9 +247,13 @@ class Client:
             self._runner.run(close(self._me))
         finally:
             self._runner.run(make_calls(self._me))
+            self._me.over = True
             self._store.close()
 
     def __enter__(self) -> Self:
+        """Raises ClientClosed if it is closed already."""
+        self._runner.check_process()
+        self._me.check_open()
         return self
 
     def __exit__(

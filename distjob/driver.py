@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from distjob.errors import ClientClosed
+from distjob.errors import BackendUnavailable, ClientClosed
 from distjob.hooks import Event, Hook
 from distjob.logs import warn
-from distjob.protocol.controller import Controller
+from distjob.protocol.controller import CLOSED, Controller
 from distjob.protocol.effects import Op
 from distjob.store import Store, Versioned
 
@@ -86,7 +86,7 @@ class Runner:
                     self.tell()
                 reply = effect.perform(self._io)
             except BaseException as raised:  # noqa: BLE001  the operation decides what follows
-                error = raised
+                error = translated(self.me, raised)
 
     def step(self, op: Op[T]) -> T:
         """Run an ``op`` that waits for nothing."""
@@ -98,6 +98,17 @@ class Runner:
             with self.lock:
                 told, self.me.held.told = self.me.held.told, []
             deliver(self.hooks, told)
+
+
+def translated(me: Controller, raised: BaseException) -> BaseException:
+    """What an operation is told of an effect's error.
+
+    That a store which was closed with its client is not there is no outage. A change of which
+    nobody knows whether it was made stays one.
+    """
+    if me.over and isinstance(raised, BackendUnavailable) and not raised.unanswered:
+        return ClientClosed(CLOSED)
+    return raised
 
 
 def check_fork(pid: int) -> None:

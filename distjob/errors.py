@@ -9,7 +9,8 @@
      +-- OutcomeUnknown      the store's answer never came                       may be held
      +-- StaleToken          a guard saw a larger token before                   not held any more
      +-- BackendUnavailable  the store can't be reached, nothing was changed     as before
-     +-- ClientClosed        the client was closed, or belongs to another process or event loop
+     +-- ClientClosed        the client was closed, and its jobs were with it    not held any more
+     |                       or it is another process's, or event loop's         as before
      +-- BadRequest          a VM name, job, TTL or wait that can't be (ValueError)
      +-- ConfigError         settings that can't be used: file, key path, what would be right
      +-- RecordError         the store holds bytes that this version can't read
@@ -124,7 +125,10 @@ class BackendUnavailable(DistjobError):
 
 
 class ClientClosed(DistjobError):
-    """The client was closed, or was made by another process (before a fork) or event loop."""
+    """The client was closed, or was made by another process (before a fork) or event loop.
+
+    All that needs the store raises it then, of the client's leases too.
+    """
 
 
 class BadRequest(DistjobError, ValueError):

@@ -132,6 +132,11 @@ class LongFacts(LeaseFacts):
         """Who asked this job to stop, and why, as far as was heard; None if nobody did."""
         return self._held.abort
 
+    def _claim(self) -> None:
+        """As `check`, for what needs the store."""
+        self._runner.check_process()
+        holding.claim(self._runner.me, self._held)
+
     def on_abort(self, callback: Callable[[AbortRequest], None]) -> None:
         """Have ``callback`` called once, as that of `on_lost`, when the job is asked to abort.
 
@@ -161,8 +166,9 @@ class Lease(LeaseFacts):
         """End the job and let in who waits, in one round trip. Not held afterwards.
 
         Raises NotOwner if it was ended already (nothing changes), LeaseLost if it was lost before,
-        OutcomeUnknown if the store did not answer for half a TTL: the client then ends it in the
-        background, at the latest the session's end does. Source: ``virDomainObjEndJob``.
+        ClientClosed if the client was closed, which has ended it; OutcomeUnknown if the store did
+        not answer for half a TTL: the client then ends it in the background, at the latest the
+        session's end does. Source: ``virDomainObjEndJob``.
         """
         self._runner.run(holding.end(self._runner.me, self._held))
 
@@ -201,7 +207,7 @@ class AsyncJobLease(Lease, LongFacts):
         Raises as `Client.begin` does, NotOwner if this job has ended, LeaseLost if it was lost.
         Source: ``virDomainObjBeginNestedJob``.
         """
-        self.check()
+        self._claim()
         wish, me = arguments.step(self._held, api), self._runner.me
         return Lease(self._runner, self._runner.run(arguments.begin(me, self.vm, wish, wait)))
 
@@ -209,8 +215,8 @@ class AsyncJobLease(Lease, LongFacts):
         """Let in these sync jobs, and `Job.DESTROY`, from now on; waiters among them start at once.
 
         Replaces the mask, which is ``query, destroy, abort`` at first. The change is made or
-        this raises: LeaseLost, NotOwner (the job was ended), BadRequest (not a sync job),
-        BackendUnavailable (the mask is as before), OutcomeUnknown.
+        this raises: LeaseLost, NotOwner (the job was ended), ClientClosed, BadRequest (not a sync
+        job), BackendUnavailable (the mask is as before), OutcomeUnknown.
         Source: ``virDomainObjSetAsyncJobMask``.
         """
         mask, me = arguments.mask(self.vm, jobs), self._runner.me

@@ -167,11 +167,11 @@ class AsyncClient:
     # -- beginning and end ---------------------------------------------------------------------
 
     async def _open(self) -> Self:
-        """Open the session, once; if that fails, the store is closed."""
+        """Open the session, once; if that fails, the store is closed. Raises ClientClosed then."""
+        self._me.check_open()
         if self._keeper is not None:
+            self._runner.check_process()
             return self
-        if self._me.closing:
-            raise ClientClosed("this client is closed")
         if self._runner.loop is not None:
             raise ClientClosed("this client is not open yet: another task is opening it")
         self._runner.loop = asyncio.get_running_loop()
@@ -205,6 +205,7 @@ class AsyncClient:
             await self._runner.run(close(self._me))
         finally:
             await self._runner.run(make_calls(self._me))
+            self._me.over = True
             await self._store.close()
 
     async def _keep(self) -> None:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from distjob.driver import call_back, check_fork, deliver
+from distjob.driver import call_back, check_fork, deliver, translated
 from distjob.errors import ClientClosed
 from distjob.hooks import Hook
 from distjob.protocol.controller import Controller
@@ -130,7 +130,7 @@ class AsyncRunner:
                 op.close()
                 raise
             except BaseException as raised:  # noqa: BLE001  the operation decides what follows
-                error = raised
+                error = translated(self.me, raised)
 
     def step(self, op: Op[T]) -> T:
         """Run an ``op`` that waits for nothing."""

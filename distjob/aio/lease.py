@@ -132,7 +132,7 @@ class AsyncJobLease(Lease, LongFacts):
     @opens
     @like(blocking.AsyncJobLease.nested)
     async def nested(self, *, api: str = "", wait: float | None = None) -> Lease:
-        self.check()
+        self._claim()
         wish, me = arguments.step(self._held, api), self._runner.me
         return Lease(self._runner, await self._runner.run(arguments.begin(me, self.vm, wish, wait)))
 

@@ -48,18 +48,19 @@ def begin(me: Controller, vm: str, wish: Wish, wait: float | None) -> Op[Held | 
         try:
             return (yield from attempt.run())
         except SessionEnded:
-            yield from lose(me, session, "it ended while a job was asked for")
-            if wish.parent:
-                raise LeaseLost(
-                    f"VM {vm!r}: the session that owns the async {wish.kind} has ended", vm=vm
-                ) from None
+            pass
+        yield from lose(me, session, "it ended while a job was asked for")
+        me.check_open()
+        if wish.parent:
+            raise LeaseLost(
+                f"VM {vm!r}: the session that owns the async {wish.kind} has ended", vm=vm
+            )
 
 
 def live_session(me: Controller, until: float) -> Op[Session]:
     """The session, waiting for the keeper to open one; raises BackendUnavailable, ClientClosed."""
     while True:
-        if me.closing:
-            raise ClientClosed("this client is closed")
+        me.check_open()
         session = me.session
         if session is not None and session.holds(me.clock.monotonic()):
             return session
@@ -233,7 +234,7 @@ class _Attempt:
             yield from change(self.me, self.session, self.vm, drop, until=until)
         except SessionEnded:
             yield from lose(self.me, self.session, "the store ended it")
-        except (BackendUnavailable, OutcomeUnknown, RecordError):
+        except (BackendUnavailable, OutcomeUnknown, RecordError, ClientClosed):
             pass  # it stays among the leftovers
         else:
             self.doubted = True  # the cancelled effect may have been a commit

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from distjob.async_job import detach
 from distjob.codec import decode, encode
-from distjob.errors import BackendUnavailable, OutcomeUnknown
+from distjob.errors import BackendUnavailable, ClientClosed, OutcomeUnknown
 from distjob.hooks import Fate
 from distjob.line import woken
 from distjob.protocol.controller import Controller
@@ -61,7 +61,8 @@ def change(
     ``ended``: sessions known to have ended, evicted in the same commit. While the store can't be
     reached it tries again until ``until``, at least once.
 
-    Raises SessionEnded; BackendUnavailable (nothing was changed), OutcomeUnknown, RecordError.
+    Raises SessionEnded; BackendUnavailable, ClientClosed (nothing was changed), OutcomeUnknown,
+    RecordError.
     """
     in_turn = (turn := me.my_turn(vm)) is None or (yield from _queue(me, vm, turn, until))
     try:
@@ -107,7 +108,7 @@ def _change(
             else:
                 view, certain = (yield from look(me, vm)), True
                 continue
-        except BackendUnavailable as error:
+        except (BackendUnavailable, ClientClosed) as error:
             tries = tries or _Tries(me, session, vm, until)
             yield from tries.failed(error)
             continue
@@ -153,13 +154,17 @@ class _Tries:
         self.collisions = 0
         self.doubted = False
 
-    def failed(self, error: BackendUnavailable) -> Op[None]:
-        """The store did not answer. At least one more try, as a pooled connection may be dead."""
-        self.doubted = self.doubted or error.unanswered
-        self.failures += 1
-        if self.failures == 1:
-            return
-        if self.me.clock.monotonic() < self.until:
+    def failed(self, error: BackendUnavailable | ClientClosed) -> Op[None]:
+        """The store did not answer. At least one more try, as a pooled connection may be dead.
+
+        No more, if the store was closed with its client.
+        """
+        if isinstance(error, BackendUnavailable):
+            self.doubted = self.doubted or error.unanswered
+            self.failures += 1
+            if self.failures == 1:
+                return
+        if isinstance(error, BackendUnavailable) and self.me.clock.monotonic() < self.until:
             yield from ask(Wait(min(0.02 * 2.0**self.failures, 0.5)))
         elif self.doubted:
             raise OutcomeUnknown(f"VM {self.vm!r}: {error}", vm=self.vm) from error

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from distjob.codec import decode
-from distjob.errors import RecordError
+from distjob.errors import ClientClosed, RecordError
 from distjob.hooks import How
 from distjob.line import stirred, watched
 from distjob.protocol.effects import Clock, Signal
@@ -22,6 +22,7 @@ from distjob.ticket import Owner, Ticket
 
 KEEPER = object()
 """The keeper, as receiver."""
+CLOSED = "this client is closed: connect anew"
 
 
 class Controller:
@@ -53,6 +54,8 @@ class Controller:
         self.stir = signal()
         """Set when the keeper has something to do."""
         self.closing = False
+        self.over = False
+        """The store was closed, too: what it says from now on is no outage."""
         self.views: dict[str, View] = {}
         """The records that this session stands in, as last seen."""
         self.left: dict[str, int] = {}
@@ -92,6 +95,11 @@ class Controller:
         for waiter in self._all_waiters():
             waiter.look_again()
         self.stir.set()
+
+    def check_open(self) -> None:
+        """Raises ClientClosed from the moment on at which `close` was called."""
+        if self.closing:
+            raise ClientClosed(CLOSED)
 
     def close(self) -> None:
         """Let everybody who waits find that the client is closed."""

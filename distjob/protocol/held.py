@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from distjob.errors import BackendUnavailable, LeaseLost, NotOwner, OutcomeUnknown
+from distjob.errors import BackendUnavailable, ClientClosed, LeaseLost, NotOwner, OutcomeUnknown
 from distjob.hooks import Ended
 from distjob.jobs import OnOwnerLoss
 from distjob.protocol.change import Changed, Edit, SessionEnded, change, lose
@@ -17,11 +17,30 @@ from distjob.words import job_name, taken_text
 
 def check(me: Controller, held: Held) -> None:
     """Raises NotOwner if the job was ended, LeaseLost if it can't be shown to be held."""
-    session, job = held.session, job_name(held.ticket)
     if held.ended:
-        raise NotOwner(f"VM {held.vm!r}: {job} (token {held.token}) was ended already")
-    if held.holds(me.clock.monotonic()):
-        return
+        raise refusal(held)
+    if not held.holds(me.clock.monotonic()):
+        raise _loss(held)
+
+
+def claim(me: Controller, held: Held) -> None:
+    """As `check`, for what needs the store: ClientClosed if the job went with its client."""
+    if held.ended or not held.holds(me.clock.monotonic()):
+        raise refusal(held)
+
+
+def refusal(held: Held) -> NotOwner | LeaseLost | ClientClosed:
+    """Why nothing can be asked for a job that is not held."""
+    name = f"VM {held.vm!r}: {job_name(held.ticket)} (token {held.token})"
+    if held.ended:
+        return NotOwner(f"{name} was ended already")
+    if held.taken or held.session.how != "closed":
+        return _loss(held)
+    return ClientClosed(f"{name} was given up when this client was closed")
+
+
+def _loss(held: Held) -> LeaseLost:
+    session, job = held.session, job_name(held.ticket)
     if held.taken:
         text = taken_text(held.vm, job, held.token)
     else:
@@ -30,14 +49,14 @@ def check(me: Controller, held: Held) -> None:
             f"VM {held.vm!r}: the lease of {job} (token {held.token}) is lost: its session has"
             f" ended ({why}). Another controller may hold the job by now"
         )
-    raise LeaseLost(text, vm=held.vm, job=job, token=held.token)
+    return LeaseLost(text, vm=held.vm, job=job, token=held.token)
 
 
 def end(me: Controller, held: Held) -> Op[None]:
     """End the job and let waiters in.
 
-    Raises NotOwner (ended already), LeaseLost; OutcomeUnknown if the store does not answer for
-    half a TTL: it is ended in the background then, or with the session.
+    Raises NotOwner (ended already), LeaseLost, ClientClosed; OutcomeUnknown if the store does not
+    answer for half a TTL: it is ended in the background then, or with the session.
     """
 
     def finish(record: JobRecord) -> JobRecord:
@@ -48,7 +67,7 @@ def end(me: Controller, held: Held) -> Op[None]:
 
 def let_go(me: Controller, held: Held, finish: Edit, *, gives_back: bool) -> Op[None]:
     """Hold the job no more, once ``finish`` has changed the record so; the errors of `end`."""
-    check(me, held)
+    claim(me, held)
     session, ticket = held.session, held.ticket
     held.ended = True
     held.callbacks = ()  # from here on the caller itself is told
@@ -59,7 +78,7 @@ def let_go(me: Controller, held: Held, finish: Edit, *, gives_back: bool) -> Op[
     except SessionEnded:
         held.ended = False
         yield from lose(me, session, "the store ended it")
-        check(me, held)
+        raise refusal(held) from None
     except (BackendUnavailable, OutcomeUnknown) as error:
         me.leave(held.vm, ticket.id, gives_back=gives_back)
         stays = held.long and ticket.on_owner_loss is OnOwnerLoss.ORPHAN
@@ -98,7 +117,7 @@ def _confirm(me: Controller, held: Held, changed: Changed) -> Op[None]:
     if not changed.doubted:
         held.ended = False
         me.held.take_away(held)
-        check(me, held)
+        raise refusal(held)
 
 
 def on_lost(me: Controller, held: Held, callback: Callable[[], None]) -> Op[bool]:

@@ -8,7 +8,7 @@ session lost at the local deadline, not before. Then it opens the next.
 
 from __future__ import annotations
 
-from distjob.errors import BackendUnavailable, OutcomeUnknown, RecordError
+from distjob.errors import BackendUnavailable, ClientClosed, OutcomeUnknown, RecordError
 from distjob.hooks import Renewed
 from distjob.protocol.change import Edit, SessionEnded, change, dropping, look, lose
 from distjob.protocol.controller import KEEPER, Controller
@@ -55,7 +55,7 @@ def keep(me: Controller) -> Op[None]:
         try:
             yield from _serve(me, session)
             stall = 0.0
-        except (BackendUnavailable, OutcomeUnknown, RecordError):
+        except (BackendUnavailable, OutcomeUnknown, RecordError, ClientClosed):
             stall = me.clock.monotonic() - now
             yield from ask(Wait(me.ttl / 20, me.stir))
 

@@ -66,18 +66,20 @@ class VMStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def status(me: Controller, vm: str) -> Op[VMStatus]:
-    """Raises BackendUnavailable, RecordError."""
+    """Raises BackendUnavailable, RecordError, ClientClosed."""
+    me.check_open()
     value = yield from ask(Read(vm))
     return (yield from _judge(me, [(vm, value)]))[0]
 
 
 def statuses(me: Controller) -> Op[list[VMStatus]]:
-    """Of every VM that is not idle, by name. Raises BackendUnavailable, RecordError."""
+    """Of every VM that is not idle, by name. Raises as `status`."""
+    me.check_open()
     return (yield from _judge(me, sorted((yield from ask(Scan())), key=lambda item: item[0])))
 
 
 def orphans(me: Controller) -> Op[list[VMStatus]]:
-    """Of every VM whose async job has no owner. Raises BackendUnavailable, RecordError."""
+    """Of every VM whose async job has no owner. Raises as `status`."""
     found = yield from statuses(me)
     return [vm for vm in found if vm.long is not None and vm.long.left]
 

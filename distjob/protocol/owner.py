@@ -10,7 +10,7 @@ from distjob.jobs import Mask
 from distjob.protocol.change import SessionEnded, change, lose
 from distjob.protocol.controller import Controller
 from distjob.protocol.effects import KeepAlive, Op, Wait, ask
-from distjob.protocol.held import check, let_go
+from distjob.protocol.held import check, claim, let_go, refusal
 from distjob.protocol.parts import Held
 from distjob.record import JobRecord
 from distjob.ticket import AbortRequest, Progress
@@ -29,9 +29,9 @@ def set_job(
 ) -> Op[None]:
     """Set what is given, and the progress that was not written yet, in one commit.
 
-    Raises LeaseLost, NotOwner, BackendUnavailable (nothing changed), OutcomeUnknown.
+    Raises LeaseLost, NotOwner, ClientClosed, BackendUnavailable (nothing changed), OutcomeUnknown.
     """
-    check(me, held)
+    claim(me, held)
     progress = held.unsaid
 
     def edit(record: JobRecord) -> JobRecord:
@@ -49,10 +49,10 @@ def set_job(
             if held.ended:
                 raise NotOwner(f"VM {held.vm!r}: the async job has ended meanwhile")
             me.held.take_away(held)
-            check(me, held)
+            raise refusal(held)
     except SessionEnded:
         yield from lose(me, held.session, "the store ended it")
-        check(me, held)
+        raise refusal(held) from None
     if phase is not None:
         held.phase = phase
     if progress is not None:
@@ -64,7 +64,7 @@ def set_job(
 
 def set_progress(me: Controller, held: Held, progress: Progress, *, patience: float) -> Op[None]:
     """Write it, at most once in `PACE` seconds: what comes in between is written by the keeper."""
-    check(me, held)
+    claim(me, held)
     held.progress = held.unsaid = progress
     if held not in me.held.unsaid:
         me.held.unsaid.add(held)
@@ -100,13 +100,16 @@ def give_up(me: Controller, held: Held) -> Op[None]:
 
 
 def wait_abort(me: Controller, held: Held, seconds: float | None) -> Op[AbortRequest | None]:
-    """Until the job is asked to abort; None after ``seconds``. Raises LeaseLost, NotOwner."""
+    """Until the job is asked to abort; None after ``seconds``.
+
+    Raises LeaseLost, NotOwner, ClientClosed.
+    """
     until = None if seconds is None else me.clock.monotonic() + seconds
     signal = me.new_signal()
     held.watchers += (signal,)
     try:
         while held.abort is None:
-            check(me, held)
+            claim(me, held)
             now = me.clock.monotonic()
             if until is not None and now >= until:
                 return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distjob.errors import BackendUnavailable, DistjobError, LeaseLost
+from distjob.errors import BackendUnavailable, ClientClosed, DistjobError, LeaseLost
 from distjob.jobs import PLAIN_JOBS, AsyncJob, Job, mask_of
 from distjob.protocol import outside, owner
 from distjob.protocol.begin import GRACE
@@ -110,6 +110,8 @@ class LongWorker(Worker):
             asked = yield from owner.wait_abort(self.me, lease.held, seconds)
         except LeaseLost:
             self.watch.told_lost(lease)
+        except ClientClosed as error:
+            self.watch.excused_error(lease.call, error)
         except Cancelled:
             pass
         else:
@@ -222,7 +224,7 @@ class LongWorker(Worker):
     def look(self, vm: str) -> Op[VMStatus | None]:
         try:
             return (yield from status(self.me, vm))
-        except BackendUnavailable:
+        except (BackendUnavailable, ClientClosed):
             return None
 
 

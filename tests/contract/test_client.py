@@ -259,10 +259,13 @@ def test_closing_ends_at_once_what_was_held_and_waited_for(clients, pool):
     for lost in [*held, lease]:
         assert lost.lost
         with pytest.raises(LeaseLost, match="this client was closed"):
+            lost.check()
+        with pytest.raises(ClientClosed, match="was given up when this client was closed"):
             lost.end()
     assert a.list() == []
-    with pytest.raises(ClientClosed):
-        b.begin("vm", "modify")
+    for call in (lambda: b.begin("vm", "modify"), lambda: b.status("vm"), b.list, b.orphans):
+        with pytest.raises(ClientClosed, match="this client is closed"):
+            call()
 
 
 def test_closing_tells_who_waits_in_another_thread(clients, pool):
