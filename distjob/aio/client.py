@@ -167,7 +167,7 @@ class AsyncClient:
     # -- beginning and end ---------------------------------------------------------------------
 
     async def _open(self) -> Self:
-        """Open the session, once; if that fails, the store is closed. Raises ClientClosed then."""
+        """Open the session, once; if that fails, the store is closed, and so is the client."""
         self._me.check_open()
         if self._keeper is not None:
             self._runner.check_process()
