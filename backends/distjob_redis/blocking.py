@@ -6,7 +6,7 @@ Takes connections from redis-py's pool and drives them itself. The coroutines he
 from __future__ import annotations
 
 import contextlib
-import select
+import selectors
 import socket
 import threading
 from collections import deque
@@ -147,21 +147,26 @@ class PubSubLine:
 
     def is_cut(self) -> bool:
         """See `Line.is_cut`."""
-        return self._socket() is None
-
-    def fileno(self) -> int:
-        """What becomes readable when something arrives."""
-        number: int = self._socket().fileno()
-        return number
+        return self.socket is None
 
     async def close(self) -> None:
         """See `Line.close`."""
         self._pubsub.close()
 
-    def _socket(self) -> Any:
+    @property
+    def socket(self) -> Any:
+        """What becomes readable when something arrives; None: there is no connection."""
         connection: Any = self._pubsub.connection
         # Private, but there is no public way to wait for several connections at once.
         return connection and connection._sock  # noqa: SLF001
+
+
+def _poller() -> selectors.BaseSelector:
+    """By poll, which takes no descriptor of its own; where eventlet has removed it, eventlet's."""
+    kind: type[selectors.BaseSelector] = getattr(
+        selectors, "PollSelector", selectors.DefaultSelector
+    )
+    return kind()
 
 
 class PollBell:
@@ -171,6 +176,10 @@ class PollBell:
         self._poke, self._poked = socket.socketpair()
         for end in (self._poke, self._poked):
             end.settimeout(0)
+        self._poller = _poller()
+        self._poller.register(self._poked, selectors.EVENT_READ)
+        self._heeded = set[Any]()
+        """The lines' sockets that the poller knows."""
 
     def ring(self) -> None:
         """See `Bell.ring`."""
@@ -179,17 +188,28 @@ class PollBell:
 
     async def wait(self, lines: Collection[PubSubLine], seconds: float) -> None:
         """See `Bell.wait`."""
-        poll = select.poll()
-        poll.register(self._poked, select.POLLIN)
-        for line in lines:
-            poll.register(line.fileno(), select.POLLIN)
-        for number, _ in poll.poll(seconds * 1000):
-            if number == self._poked.fileno():
+        sockets = {line.socket for line in lines}
+        if None in sockets:
+            return
+        if sockets != self._heeded:
+            self._heed(sockets)
+        for key, _ in self._poller.select(seconds):
+            if key.fileobj is self._poked:
                 with contextlib.suppress(BlockingIOError):
                     self._poked.recv(4096)
 
+    def _heed(self, sockets: set[Any]) -> None:
+        """Those that are gone first: a new one may have got the number of an old one."""
+        for one in self._heeded - sockets:
+            self._heeded.remove(one)
+            self._poller.unregister(one)
+        for one in sockets - self._heeded:
+            self._poller.register(one, selectors.EVENT_READ)
+            self._heeded.add(one)
+
     def close(self) -> None:
         """See `Bell.close`."""
+        self._poller.close()
         self._poke.close()
         self._poked.close()
 

@@ -6,7 +6,8 @@ end; in between it is not asked. Knows what neither commands nor replies mean.
 
 from __future__ import annotations
 
-import select
+import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -35,8 +36,10 @@ class Wire:
         self._connection = connection
         self._reader = connection._reader  # noqa: SLF001  it has no public name
         self._writer = connection._writer  # noqa: SLF001
-        self._poll = select.poll()
-        self._poll.register(self._writer.get_extra_info("socket"), select.POLLIN)
+        # A descriptor of its own, as asyncio lends its socket to nobody who reads.
+        number = os.dup(self._writer.get_extra_info("socket").fileno())
+        self._peephole = socket.socket(fileno=number)
+        self._peephole.settimeout(0.0)
         self._failure: Exception | None = None
         self.timeout: float | None = connection.socket_timeout
         """Seconds that the user's client waits for a reply; None: for ever."""
@@ -58,7 +61,12 @@ class Wire:
         except BaseException:
             await pool.disconnect(inuse_connections=False)
             raise
-        return cls(pool, connection)
+        try:
+            return cls(pool, connection)
+        except OSError:  # it has just ended, or no descriptor is left
+            await connection.disconnect(nowait=True)
+            await pool.release(connection)
+            raise
 
     def write(self, data: bytes) -> None:
         """Send ``data``, soon; nothing if the connection has ended, of which `run` tells."""
@@ -72,7 +80,13 @@ class Wire:
 
     def stirs(self) -> bool:
         """Whether there is something to be read that has not been: perhaps the end."""
-        return bool(self._poll.poll(0))
+        try:
+            self._peephole.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:  # the end
+            return True
+        return True
 
     def is_outdated(self) -> bool:
         """Whether redis-py wants it made anew: for new credentials, or as a server moves."""
@@ -101,6 +115,7 @@ class Wire:
 
     async def close(self) -> None:
         """End the connection; what redis-py has of it is redis-py's again."""
+        self._peephole.close()
         self._writer.transport.abort()
         await self._connection.disconnect(nowait=True)
         self._connection.set_re_auth_token(None)  # the next one logs in anyway

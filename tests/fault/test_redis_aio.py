@@ -295,6 +295,33 @@ def test_a_connection_whose_greeting_was_cancelled_is_not_used(
     on_loop(test)
 
 
+def test_a_connection_that_ends_as_it_is_made_goes_back(
+    redis_server: RedisServer, fresh_namespace: str
+) -> None:
+    """The user's own greeting cuts it: the pool has nothing in use then."""
+
+    async def test() -> None:
+        async def greet(connection: Any) -> None:
+            await connection.on_connect()
+            if cut:
+                connection._writer.transport.abort()
+                await asyncio.sleep(0)
+
+        cut = True
+        async with redis.asyncio.Redis(
+            host=redis_server.host, port=redis_server.port, redis_connect_func=greet
+        ) as client:
+            with pytest.raises(BackendUnavailable):
+                await open_store(client, fresh_namespace, TTL)
+            assert not client.connection_pool._in_use_connections
+            cut = False
+            store = await open_store(client, fresh_namespace, TTL)
+            assert (await store.read("vm")).version == ABSENT
+            await store.close()
+
+    on_loop(test)
+
+
 def test_reading_is_not_unanswered(proxy: Proxy, fresh_namespace: str) -> None:
     async def test() -> None:
         async with opened(proxy.port, fresh_namespace) as store:
