@@ -231,7 +231,10 @@ class Backend(msgspec.Struct, frozen=True):
     """
 
     settings: type[msgspec.Struct]
-    """The section's keys, types and bounds, all optional but those marked in its docstring."""
+    """The section's keys, types and bounds, all optional but those marked in its docstring.
+
+    What does not go together its ``__post_init__`` refuses, by `distjob.sections.Mistake`.
+    """
     connect: Callable[[Any, str, float], Store]
     """(settings, namespace, TTL of the sessions in seconds) -> a store that has answered once.
 
@@ -246,5 +249,10 @@ class Backend(msgspec.Struct, frozen=True):
     """The guarantees by topology ("single", "cluster", ...), the best that each can have."""
     where: Callable[[Any], tuple[str, str]] | None = None
     """(settings) -> where the store is, and why there, for people; connects to nothing."""
+    check: Callable[[Any, float], None] | None = None
+    """(settings, TTL of the sessions in seconds): refuses, by `distjob.sections.Mistake`, what does
+    not go with that TTL. Called when settings are read, and before ``connect``; touches nothing.
+    A TTL that is shorter than all ``promises`` allow is refused without it.
+    """
     examine: Callable[[Any], Iterable[Finding]] | None = None
     """What could make the server behind a store of ours unsafe. Changes nothing that stays."""

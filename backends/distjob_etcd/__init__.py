@@ -28,6 +28,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from distjob.sections import check_timeout
 from distjob.store import AsyncStore, Backend, Finding, Store
 from distjob_etcd.guarantees import CLUSTER, SINGLE
 from distjob_etcd.settings import EtcdSettings
@@ -53,8 +54,13 @@ def _examine(store: Any) -> Iterable[Finding]:
     return examine(store)
 
 
+def _check(settings: EtcdSettings, ttl: float) -> None:
+    check_timeout(settings.timeout, ttl)
+
+
 backend = Backend(
     settings=EtcdSettings,
+    check=_check,
     connect=_connect,
     connect_async=_connect_async,
     extra="etcd",

@@ -15,7 +15,7 @@ import grpc
 
 from distjob.errors import ConfigError
 from distjob_etcd import rpc_pb2 as rpc
-from distjob_etcd.settings import EtcdSettings
+from distjob_etcd.settings import EtcdSettings, address
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -77,21 +77,7 @@ def members_of(settings: EtcdSettings, channels: Any) -> list[Member]:
 
     Nothing is sent yet. Raises `ConfigError`.
     """
-    secure = {endpoint.startswith("https://") for endpoint in settings.endpoints}
-    if len(secure) > 1:
-        msg = "etcd.endpoints: either all begin with https:// or none: tokens would go in the clear"
-        raise ConfigError(msg)
-    if bool(settings.cert_file) != bool(settings.key_file):
-        msg = "etcd.cert_file and etcd.key_file belong together: set both or none"
-        raise ConfigError(msg)
-    if settings.password and not settings.user:
-        msg = "etcd.password is set, etcd.user is not: set both or none"
-        raise ConfigError(msg)
-    tls = secure == {True}
-    if not tls and (settings.ca_file or settings.cert_file or settings.server_name):
-        msg = "etcd.ca_file, cert_file, key_file and server_name are for TLS: etcd.endpoints must "
-        msg += "begin with https://"
-        raise ConfigError(msg)
+    tls = settings.endpoints[0].startswith("https://")
     credentials = _credentials(settings) if tls else None
     options = list(_OPTIONS)
     # How long a connection may take to be made.
@@ -100,10 +86,7 @@ def members_of(settings: EtcdSettings, channels: Any) -> list[Member]:
         options.append(("grpc.ssl_target_name_override", settings.server_name))
     members = []
     for endpoint in dict.fromkeys(settings.endpoints):
-        name = endpoint.rpartition("//")[2].rstrip("/")
-        if not 0 < int(name.rpartition(":")[2]) < 65536:
-            msg = f"etcd.endpoints: {endpoint}: a port is a number from 1 to 65535"
-            raise ConfigError(msg)
+        name = address(endpoint)
         target = f"dns:///{name}"
         channel = (
             channels.secure_channel(target, credentials, options)

@@ -9,13 +9,30 @@ from typing import Annotated, Any
 
 import msgspec
 
-_File = Annotated[str, msgspec.Meta(max_length=4096, pattern=r"^[^\x00]*\Z")]
-_Word = Annotated[str, msgspec.Meta(max_length=1024, pattern=r"^[^\x00]*\Z")]
+from distjob.sections import Mistake, host_and_port
+
+_File = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=4096,
+        pattern=r"^[^\x00]*\Z",
+        extra={"right": "a path of at most 4096 characters, none of them NUL"},
+    ),
+]
+_Word = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=1024,
+        pattern=r"^[^\x00]*\Z",
+        extra={"right": "text of at most 1024 characters, none of them NUL"},
+    ),
+]
 _Endpoint = Annotated[
     str,
     msgspec.Meta(
         max_length=300,
         pattern=r"^(https?://)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?\]):[0-9]{1,5}/?\Z",
+        extra={"right": "host:port, such as localhost:2379, or https://host:port for TLS"},
     ),
 ]
 
@@ -38,7 +55,7 @@ class EtcdSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             ge=0.05,
             le=60.0,
             description="Seconds to wait for an answer, all members together. Well below the "
-            "session's TTL, or one answer that is lost can cost the session.",
+            "session's TTL, or one answer that is lost can cost the session; never above it.",
         ),
     ] = 2.0
     user: Annotated[
@@ -66,6 +83,23 @@ class EtcdSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         ),
     ] = ""
 
+    def __post_init__(self) -> None:
+        """Refuse keys that contradict each other."""
+        for endpoint in self.endpoints:
+            host_and_port(address(endpoint), None, "endpoints")
+        secure = {endpoint.startswith("https://") for endpoint in self.endpoints}
+        if len(secure) > 1:
+            right = "all begin with https:// or none: tokens would go in the clear"
+            raise Mistake("endpoints", right)
+        for name in ("ca_file", "cert_file", "key_file", "server_name"):
+            if getattr(self, name) and secure != {True}:
+                raise Mistake(name, "is for TLS: all etcd.endpoints must begin with https://")
+        for name, other in (("cert_file", "key_file"), ("key_file", "cert_file")):
+            if getattr(self, name) and not getattr(self, other):
+                raise Mistake(name, f"goes with etcd.{other}: set both or none")
+        if self.password and not self.user:
+            raise Mistake("password", "goes with etcd.user: set both or none")
+
     def __rich_repr__(self) -> Any:
         """The fields with the password blotted out, for rich and for `__repr__`."""
         yield "endpoints", self.endpoints
@@ -77,3 +111,8 @@ class EtcdSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def __repr__(self) -> str:
         fields = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
         return f"{type(self).__name__}({fields})"
+
+
+def address(endpoint: str) -> str:
+    """``host:port`` of an endpoint."""
+    return endpoint.rpartition("//")[2].rstrip("/")

@@ -2,7 +2,7 @@
 
 One server, a primary behind sentinels, or a cluster.
 
-    settings.py      the keys of the ``redis`` section
+    settings.py      the keys of the ``redis`` section; url.py: ``redis.url``, taken apart
     guarantees.py    what each of the three promises, as data
     store.py         the blocking store; aio.py: the one on asyncio
     verbs.py         the verbs of `distjob.store.AsyncStore`, and of `Store`: written once
@@ -34,6 +34,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from distjob.sections import check_timeout
 from distjob.store import AsyncStore, Backend, Finding, Store
 from distjob_redis.guarantees import PROMISES
 from distjob_redis.settings import ClusterSettings, RedisSettings, SentinelSettings
@@ -59,8 +60,13 @@ def _examine(store: Any) -> Iterable[Finding]:
     return examine(store.topology)
 
 
+def _check(settings: RedisSettings, ttl: float) -> None:
+    check_timeout(settings.timeout, ttl)
+
+
 backend = Backend(
     settings=RedisSettings,
+    check=_check,
     connect=_connect,
     connect_async=_connect_async,
     extra="redis",

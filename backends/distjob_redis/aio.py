@@ -70,6 +70,7 @@ TASKS = World(
         pool=redis.asyncio.ConnectionPool,
         connection=redis.asyncio.Connection,
         tls_connection=SSLConnection,
+        unix_connection=redis.asyncio.UnixDomainSocketConnection,
         retry=Retry,
     ),
     server=AsyncServer,

@@ -259,6 +259,7 @@ THREADS = World(
         pool=redis.ConnectionPool,
         connection=redis.Connection,
         tls_connection=redis.SSLConnection,
+        unix_connection=redis.UnixDomainSocketConnection,
         retry=Retry,
     ),
     server=BlockingServer,

@@ -1,25 +1,22 @@
-"""Settings -> clients of redis-py that send nothing twice. Connects to nothing.
-
-Raises `ConfigError`, without a password, for what can't be understood.
-"""
+"""Settings -> clients of redis-py that send nothing twice. Connects to nothing."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
 
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from distjob.errors import ConfigError
 from distjob_redis.blocking import THREADS
 from distjob_redis.links import Driver, Then, World
 from distjob_redis.settings import RedisSettings, SentinelSettings, address
+from distjob_redis.url import taken_apart
 
 if TYPE_CHECKING:
     import redis.asyncio
 
 _OWN = ("host", "port", "path", "connection_pool", "connection_class", "redis_connect_func")
+_TCP = {"socket_keepalive": True}
 _INNER = ("orig_", "maint_", "oss_", "himport_")
 """What a pool of redis-py adds to the settings of its connections, about itself."""
 
@@ -34,25 +31,18 @@ class Model(NamedTuple):
 
 
 def client_for(settings: RedisSettings, driver: Driver = THREADS.driver) -> Any:
-    """A client of the one server that ``settings.url`` names."""
-    options = _common(settings, driver)
-    if settings.url.startswith("rediss://"):
-        options |= _tls(settings)
-    elif settings.ca_file or settings.cert_file or settings.key_file:
-        msg = "redis.ca_file, cert_file and key_file are for TLS: redis.url must begin rediss://"
-        raise ConfigError(msg)
-    try:
-        parts = urlsplit(settings.url)
-        if "@" in parts.path + parts.fragment:  # a password cut short by its "/" or "#"
-            raise ValueError
-        return driver.client.from_url(settings.url, **options)
-    except (ValueError, TypeError, RedisError):
-        # The driver's text may quote the part of the URL that holds the password.
-        msg = (
-            "redis.url can't be understood: it must read redis://user:password@host:port/number, "
-            "with special characters of user and password percent-encoded"
-        )
-        raise ConfigError(msg) from None
+    """A client of the one server that ``settings.url`` names, and the owner of its pool."""
+    url = taken_apart(settings.url)
+    options = _common(settings, driver) | {"db": url.db}
+    if url.user or url.password:
+        options |= {"username": url.user or None, "password": url.password or None}
+    if url.path:
+        kind, options = driver.unix_connection, options | {"path": url.path}
+    else:
+        kind = driver.tls_connection if url.tls else driver.connection
+        options |= {"host": url.host, "port": url.port, **_TCP}
+        options |= _tls(settings) if url.tls else {}
+    return driver.client.from_pool(driver.pool(connection_class=kind, **options))
 
 
 def model_for(settings: RedisSettings, driver: Driver) -> Model:
@@ -125,19 +115,13 @@ def _common(settings: RedisSettings, driver: Driver) -> dict[str, Any]:
     return {
         "socket_timeout": settings.timeout,
         "socket_connect_timeout": settings.timeout,
-        "socket_keepalive": True,
         "retry": driver.retry(NoBackoff(), 0),
         "protocol": 2,  # all we need; RESP3 adds pushes and a longer greeting
     }
 
 
 def _transport(settings: RedisSettings) -> dict[str, Any]:
-    if settings.tls:
-        return {"ssl": True, **_tls(settings)}
-    if settings.ca_file or settings.cert_file or settings.key_file:
-        msg = "redis.ca_file, cert_file and key_file are for TLS: set redis.tls to true"
-        raise ConfigError(msg)
-    return {}
+    return _TCP | ({"ssl": True, **_tls(settings)} if settings.tls else {})
 
 
 def _tls(settings: RedisSettings) -> dict[str, Any]:

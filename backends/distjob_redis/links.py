@@ -69,6 +69,7 @@ class Driver(NamedTuple):
     pool: Any
     connection: Any
     tls_connection: Any
+    unix_connection: Any
     retry: Any
 
 

@@ -10,10 +10,31 @@ from typing import Annotated, Any
 
 import msgspec
 
-_File = Annotated[str, msgspec.Meta(max_length=4096, pattern=r"^[^\x00]*\Z")]
-_Word = Annotated[str, msgspec.Meta(max_length=4096, pattern=r"^[^\x00]*\Z")]
+from distjob.sections import Mistake, host_and_port
+from distjob_redis.url import MOST_DB, taken_apart
+
+_File = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=4096,
+        pattern=r"^[^\x00]*\Z",
+        extra={"right": "a path of at most 4096 characters, none of them NUL"},
+    ),
+]
+_Word = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=4096,
+        pattern=r"^[^\x00]*\Z",
+        extra={"right": "text of at most 4096 characters, none of them NUL"},
+    ),
+]
 _Host = Annotated[
-    str, msgspec.Meta(pattern=r"^(\[[0-9A-Fa-f:.%]+\]|[^\x00\s:/@\[\]]+)(:\d{1,5})?\Z")
+    str,
+    msgspec.Meta(
+        pattern=r"^(\[[^\x00\s/@\[\]]+\]|[^\x00\s:/@\[\]]+)(:[0-9]{1,5})?\Z",
+        extra={"right": "a host, with or without a port, such as redis1:6379 or [::1]:6379"},
+    ),
 ]
 _Hosts = Annotated[tuple[_Host, ...], msgspec.Meta(min_length=1, max_length=1000)]
 _SECRETS = re.compile(
@@ -59,6 +80,7 @@ class SentinelSettings(_Quiet, frozen=True, kw_only=True, forbid_unknown_fields=
             min_length=1,
             max_length=255,
             pattern=r"^\S+\Z",
+            extra={"right": "1 to 255 characters, without blanks"},
             description="What the sentinels call the primary (`sentinel monitor NAME ...`).",
         ),
     ] = "distjob"
@@ -66,6 +88,12 @@ class SentinelSettings(_Quiet, frozen=True, kw_only=True, forbid_unknown_fields=
     password: Annotated[
         _Word, msgspec.Meta(description="Password at the sentinels, if they ask for one.")
     ] = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be."""
+        for host in self.hosts:
+            address(host, 26379)
+        _check_login(self)
 
 
 class ClusterSettings(_Quiet, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,6 +116,11 @@ class ClusterSettings(_Quiet, frozen=True, kw_only=True, forbid_unknown_fields=T
         ),
     ] = SHARDS
 
+    def __post_init__(self) -> None:
+        """Refuse what can't be."""
+        for host in self.hosts:
+            address(host, 6379)
+
 
 class RedisSettings(_Quiet, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where Redis or Valkey is (6.2 or later): ``url``, ``sentinel`` or ``cluster``."""
@@ -98,9 +131,13 @@ class RedisSettings(_Quiet, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             min_length=8,
             max_length=4096,
             pattern=r"^(redis|rediss|unix)://[^\x00\s]*\Z",
-            description="One server: `redis://user:password@host:6379/0`; `rediss://` for TLS, "
-            "`unix://` for a socket. Special characters in the password are percent-encoded. An "
-            "ACL user needs what deploy/redis/users.acl grants.",
+            extra={
+                "right": "redis://host:6379/0, rediss://host:6379/0 for TLS, or "
+                "unix:///run/redis/redis.sock for a socket, without blanks"
+            },
+            description="One server: `redis://user:password@host:6379/0`; `rediss://` for TLS; "
+            "`unix://user:password@/run/redis.sock?db=0` for a socket. Special characters in the "
+            "password are percent-encoded. An ACL user needs what deploy/redis/users.acl grants.",
         ),
     ] = DEFAULT_URL
     sentinel: Annotated[
@@ -115,7 +152,7 @@ class RedisSettings(_Quiet, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         _Word, msgspec.Meta(description="With sentinel or cluster: password at the servers.")
     ] = ""
     db: Annotated[
-        int, msgspec.Meta(ge=0, le=65535, description="With sentinel: number of the database.")
+        int, msgspec.Meta(ge=0, le=MOST_DB, description="With sentinel: number of the database.")
     ] = 0
     tls: Annotated[
         bool,
@@ -127,7 +164,7 @@ class RedisSettings(_Quiet, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             ge=0.01,
             le=60.0,
             description="Seconds to wait for a connection, and for each answer. Well below the "
-            "session's TTL, or one answer that is lost can cost the session.",
+            "session's TTL, or one answer that is lost can cost the session; never above it.",
         ),
     ] = 2.0
     ca_file: Annotated[
@@ -151,17 +188,21 @@ class RedisSettings(_Quiet, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         if self.sentinel is None and self.cluster is None:
             for name in ("user", "password", "db", "tls"):
                 if getattr(self, name):
-                    msg = (
-                        f"{name} goes with sentinel or cluster: with url it is a part of that "
+                    right = (
+                        "goes with sentinel or cluster: with url it is a part of that "
                         "(rediss://user:password@host:port/number)"
                     )
-                    raise ValueError(msg)
+                    raise Mistake(name, right)
         if self.cluster is not None and self.db:
-            msg = "db can't be chosen in a cluster, which has number 0 only: remove it"
-            raise ValueError(msg)
-        if self.user and not self.password:
-            msg = "user is given without password"
-            raise ValueError(msg)
+            raise Mistake("db", "can't be chosen in a cluster, which has number 0 only: remove it")
+        _check_login(self)
+        tls = taken_apart(self.url).tls or self.tls
+        for name in ("ca_file", "cert_file", "key_file"):
+            if getattr(self, name) and not tls:
+                right = "is for TLS: redis.url must begin with rediss://, or redis.tls be true"
+                raise Mistake(name, right)
+        if self.key_file and not self.cert_file:
+            raise Mistake("key_file", "is the key of redis.cert_file: set both or none")
 
     def __rich_repr__(self) -> Any:
         """The fields with passwords blotted out, for rich and for `__repr__`."""
@@ -170,13 +211,14 @@ class RedisSettings(_Quiet, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         yield from _Quiet.__rich_repr__(self)
 
 
+def _check_login(section: RedisSettings | SentinelSettings) -> None:
+    if section.user and not section.password:
+        raise Mistake("user", "is given without password")
+
+
 def address(host: str, port: int) -> tuple[str, int]:
-    """``host:port`` in two; ``port`` if none is given."""
-    found = re.fullmatch(r"(?:\[(.+)\]|([^:]+))(?::(\d+))?", host)
-    if found is None:
-        msg = f"not a host:port: {host!r}"
-        raise ValueError(msg)
-    return found[1] or found[2], int(found[3] or port)
+    """One of ``hosts`` in two; ``port`` if none is given. Raises `Mistake`."""
+    return host_and_port(host, port, "hosts")
 
 
 def redacted(url: str) -> str:

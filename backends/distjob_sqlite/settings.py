@@ -18,6 +18,7 @@ class SqliteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             min_length=1,
             max_length=4096,
             pattern=r"^[^\x00]+\Z",
+            extra={"right": "a path of 1 to 4096 characters, none of them NUL"},
             description="The file; made if missing, its directory is not. On a local disk: "
             "network file systems are refused. Beside it SQLite keeps `-wal` and `-shm`. Left "
             "out: for root /var/lib/distjob/jobs.db, for others distjob/jobs.db in "

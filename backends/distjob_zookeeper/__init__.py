@@ -31,6 +31,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from distjob.sections import check_timeout
 from distjob.store import AsyncStore, Backend, Finding, Store
 from distjob_zookeeper.guarantees import PROMISES
 from distjob_zookeeper.settings import ZookeeperSettings
@@ -59,8 +60,13 @@ def _examine(store: Any) -> Iterable[Finding]:
     return examine(store.settings)
 
 
+def _check(settings: ZookeeperSettings, ttl: float) -> None:
+    check_timeout(settings.timeout, ttl)
+
+
 backend = Backend(
     settings=ZookeeperSettings,
+    check=_check,
     connect=_connect,
     connect_async=_connect_async,
     extra="zookeeper",

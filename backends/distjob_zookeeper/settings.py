@@ -9,7 +9,16 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-_File = Annotated[str, msgspec.Meta(max_length=4096, pattern=r"^[^\x00]*\Z")]
+from distjob.sections import Mistake, host_and_port
+
+_File = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=4096,
+        pattern=r"^[^\x00]*\Z",
+        extra={"right": "a path of at most 4096 characters, none of them NUL"},
+    ),
+]
 _SECRETS = ("password",)
 
 
@@ -22,6 +31,7 @@ class ZookeeperSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             min_length=1,
             max_length=4096,
             pattern=r"^[^\x00\s/@,]+(,[^\x00\s/@,]+)*(/[^\x00\s]*)?\Z",
+            extra={"right": "like zk1:2181,zk2:2181,zk3:2181/chroot, without blanks"},
             description="`zk1:2181,zk2:2181,zk3:2181/chroot`: all servers of the ensemble, then "
             "the chroot below which everything is kept, if any; it is made if it is missing.",
         ),
@@ -32,7 +42,7 @@ class ZookeeperSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             ge=0.01,
             le=60.0,
             description="Seconds to wait for a connection, and for each answer. Well below the "
-            "session's TTL, or one answer that is lost can cost the session.",
+            "session's TTL, or one answer that is lost can cost the session; never above it.",
         ),
     ] = 2.0
     user: Annotated[
@@ -40,11 +50,20 @@ class ZookeeperSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         msgspec.Meta(
             max_length=255,
             pattern=r"^[^\x00:]*\Z",
+            extra={"right": "text of at most 255 characters, none of them ':' or NUL"},
             description="If set, all nodes are made so that only this user may see or change "
             "them: every controller of a namespace needs the same one.",
         ),
     ] = ""
-    password: Annotated[str, msgspec.Meta(max_length=1024, pattern=r"^[^\x00]*\Z")] = ""
+    password: Annotated[
+        str,
+        msgspec.Meta(
+            max_length=1024,
+            pattern=r"^[^\x00]*\Z",
+            extra={"right": "text of at most 1024 characters, none of them NUL"},
+            description="The password of `user`.",
+        ),
+    ] = ""
     auth: Annotated[
         Literal["digest", "sasl"],
         msgspec.Meta(
@@ -70,6 +89,19 @@ class ZookeeperSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         _File, msgspec.Meta(description="TLS: the key of `cert_file` (PEM), readable by us only.")
     ] = ""
 
+    def __post_init__(self) -> None:
+        """Refuse keys that contradict each other."""
+        taken_apart(self.hosts)
+        if self.password and not self.user:
+            raise Mistake("password", "goes with zookeeper.user: set both or none")
+        if self.auth == "sasl" and not self.user:
+            raise Mistake("auth", "sasl shows a user to the servers: set zookeeper.user, too")
+        for name in ("ca_file", "cert_file", "key_file"):
+            if getattr(self, name) and not self.tls:
+                raise Mistake(name, "is for TLS: set zookeeper.tls to true as well")
+        if self.key_file and not self.cert_file:
+            raise Mistake("key_file", "is the key of zookeeper.cert_file: set both or none")
+
     def __rich_repr__(self) -> Any:
         """The fields with the password blotted out, for rich and for `__repr__`."""
         yield "hosts", self.hosts
@@ -82,3 +114,13 @@ class ZookeeperSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     def __repr__(self) -> str:
         fields = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
         return f"{type(self).__name__}({fields})"
+
+
+def taken_apart(hosts: str) -> tuple[list[tuple[str, int]], str]:
+    """Servers and chroot, the latter without an end; empty: none. Raises `Mistake`."""
+    servers, _, below = hosts.partition("/")
+    parts = [part for part in below.split("/") if part]
+    if not {".", ".."}.isdisjoint(parts):
+        raise Mistake("hosts", "the chroot, from the first '/' on, holds no '.' or '..'")
+    found = [host_and_port(server, 2181, "hosts") for server in servers.split(",")]
+    return found, "".join(f"/{part}" for part in parts)

@@ -14,7 +14,6 @@ from typing import Any
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoNodeError
 from kazoo.handlers.threading import SequentialThreadingHandler
-from kazoo.hosts import collect_hosts
 from kazoo.protocol.states import KeeperState
 from kazoo.retry import KazooRetry
 from kazoo.security import CREATOR_ALL_ACL
@@ -28,28 +27,18 @@ from distjob_zookeeper.failures import NotAllowed
 from distjob_zookeeper.handler import Notes, Sockets, tls_context
 from distjob_zookeeper.layout import FORMAT, Epoch, Layout
 from distjob_zookeeper.requests import Batch, Steps, failed, multi
-from distjob_zookeeper.settings import ZookeeperSettings
+from distjob_zookeeper.settings import ZookeeperSettings, taken_apart
 
 log = logging.getLogger("distjob.zookeeper")
 
 
 def client_for(settings: ZookeeperSettings, ttl: float) -> tuple[KazooClient, str]:
     """A client, not started, and the chroot. Raises `ConfigError`, without the password."""
-    try:
-        hosts, chroot = collect_hosts(settings.hosts)
-        parts = [part for part in (chroot or "").split("/") if part]
-        if not {".", ".."}.isdisjoint(parts):
-            raise ValueError
-    except ValueError:
-        msg = "zookeeper.hosts can't be understood: it must read host:port,host:port/chroot"
-        raise ConfigError(msg) from None
+    hosts, chroot = taken_apart(settings.hosts)
     options: dict[str, Any] = {}
     if settings.user:
         options["default_acl"] = CREATOR_ALL_ACL
         options |= _credentials(settings)
-    elif settings.password:
-        msg = "zookeeper.password is set without zookeeper.user"
-        raise ConfigError(msg)
     sockets = Sockets(settings.timeout, _tls(settings))
     client = KazooClient(
         # The chroot is ours to make, with all above it, which kazoo does not.
@@ -65,7 +54,7 @@ def client_for(settings: ZookeeperSettings, ttl: float) -> tuple[KazooClient, st
         use_ssl=settings.tls,
         **options,
     )
-    return client, "".join(f"/{part}" for part in parts)
+    return client, chroot
 
 
 def _credentials(settings: ZookeeperSettings) -> dict[str, Any]:
@@ -85,9 +74,6 @@ def _tls(settings: ZookeeperSettings) -> ssl.SSLContext | None:
         if getattr(settings, key)
     }
     if not settings.tls:
-        if files:
-            msg = f"zookeeper.{next(iter(files))} is for TLS: set zookeeper.tls as well"
-            raise ConfigError(msg)
         return None
     try:
         return tls_context(settings.ca_file, settings.cert_file, settings.key_file)

@@ -89,6 +89,7 @@ class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         str,
         msgspec.Meta(
             pattern=_NAMESPACE,
+            extra={"right": "text of 1 to 64 characters of A-Z a-z 0-9 . _ -"},
             description="1 to 64 of A-Z, a-z, 0-9, dot, underscore, hyphen. Controllers "
             "of one namespace share jobs.",
         ),
@@ -97,6 +98,7 @@ class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         str,
         msgspec.Meta(
             pattern=r"^[^\x00-\x1f\x7f]{1,255}\Z",
+            extra={"right": "text of 1 to 255 characters on one line"},
             description="1 to 255 characters on one line, shown to people with the pid. "
             "Left out: the host's name.",
         ),
@@ -174,9 +176,14 @@ def load(source: str | os.PathLike[str] | Mapping[str, Any] | Settings | None = 
     if common.backend not in built:
         settings = backends.find(common.backend).settings
         built[common.backend] = builder.build(Node({}, root.line), settings, common.backend)
+    section = built[common.backend]
+    if found := backends.mistake(common.backend, section, common.session.ttl):
+        path, right = found
+        line = root.line_of(path) or root.line_of("session.ttl") or root.line_of(common.backend)
+        raise where.fail(path, line, builder.without_secrets(right))
     return Settings(
         **{name: getattr(common, name) for name in Common.__struct_fields__},
-        section=built[common.backend],
+        section=section,
         templates=builder.templates,
     )
 

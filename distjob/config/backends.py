@@ -13,6 +13,7 @@ from typing import Any
 
 from distjob.choices import suggestion
 from distjob.errors import ConfigError
+from distjob.sections import Mistake
 from distjob.store import AsyncStore, Backend, Store
 
 GROUP = "distjob.backends"
@@ -54,29 +55,46 @@ def find(name: str) -> Backend:
     return backend
 
 
+def mistake(name: str, section: Any, ttl: float) -> tuple[str, str] | None:
+    """The key path of what does not go with that ``ttl``, and what would be right."""
+    backend = find(name)
+    shortest = min((can.shortest_ttl for can in backend.promises.values()), default=0.0)
+    if ttl < shortest:
+        right = f"must be at least {shortest:g}: {name} has no shorter sessions"
+        return "session.ttl", right
+    try:
+        if backend.check is not None:
+            backend.check(section, ttl)
+    except Mistake as found:
+        return f"{name}.{found.key}", found.right
+    return None
+
+
 def connect(name: str, section: Any, namespace: str, ttl: float) -> Store:
     """Open the store of the backend called ``name``. Raises ConfigError, BackendUnavailable."""
-    backend = _checked(name, section)
+    backend = _checked(name, section, ttl)
     with _extra(name, backend):
         return backend.connect(section, namespace, ttl)
 
 
 async def connect_async(name: str, section: Any, namespace: str, ttl: float) -> AsyncStore:
     """As `connect`, for the event loop that runs."""
-    backend = _checked(name, section)
+    backend = _checked(name, section, ttl)
     if backend.connect_async is None:
         raise ConfigError(f"backend {name!r} is for blocking clients only: use distjob.connect")
     with _extra(name, backend):
         return await backend.connect_async(section, namespace, ttl)
 
 
-def _checked(name: str, section: Any) -> Backend:
+def _checked(name: str, section: Any, ttl: float) -> Backend:
     backend = find(name)
     if not isinstance(section, backend.settings):
         raise ConfigError(
             f"{name}: must be {backend.settings.__name__}, is {type(section).__name__};"
             " use distjob.config.load"
         )
+    if found := mistake(name, section, ttl):
+        raise ConfigError(": ".join(found))
     return backend
 
 

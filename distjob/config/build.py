@@ -20,6 +20,7 @@ from distjob.config.kinds import describe, item_kind, kind_of, members, struct_i
 from distjob.config.redact import HIDDEN, is_secret, redacted
 from distjob.config.source import Node, Source, child
 from distjob.errors import ConfigError
+from distjob.sections import Mistake
 
 FILE = "_file"
 _MAX_SECRET = 1 << 16
@@ -90,11 +91,16 @@ class Builder:
             fields[name].name: self._field(item, fields[name], child(path, name))
             for name, item in nodes.items()
         }
+        line = node.line
         try:
             return struct(**values)
+        except Mistake as error:
+            said = self.without_secrets(error.right)
+            line = nodes[error.key].line if error.key in nodes else line
+            path = child(path, error.key)
         except (ValueError, TypeError, ConfigError) as error:
             said = self._scrubbed(str(error))
-        raise self._source.fail(path, node.line, said)
+        raise self._source.fail(path, line, said)
 
     def _field(self, node: Node, field: msgspec.structs.FieldInfo, path: str) -> Any:
         if is_secret(field) and isinstance(node.value, str):
@@ -164,11 +170,15 @@ class Builder:
         raise self._source.fail(path, node.line, said)
 
     def _scrubbed(self, text: str) -> str:
-        """What a Struct's own check said, without any value that must not be shown."""
+        """What a Struct's own check said, without anything that looks as if it must be hidden."""
+        return redacted(self.without_secrets(text))
+
+    def without_secrets(self, text: str) -> str:
+        """``text``, if it should hold a value that must not be shown."""
         for secret in sorted(self._secrets - {""}, key=len, reverse=True):
             for form in (secret, repr(secret)[1:-1]):
                 text = text.replace(form, HIDDEN)
-        return redacted(text)
+        return text
 
 
 def _is_unicode(text: str) -> bool:

@@ -84,7 +84,10 @@ def kind_of(value: object) -> str:
 
 
 def describe(kind: Any) -> str:
-    """What would be right: ``a number from 0.1 to 86400``."""
+    """What would be right: ``a number from 0.1 to 86400``.
+
+    ``Meta(extra={"right": ...})`` says it in the place of a pattern.
+    """
     return _described(inspect.type_info(kind))
 
 
@@ -98,6 +101,8 @@ def wrong(value: object, kind: Any, hint: str) -> str:
     listed = isinstance(value, str) and right.startswith("one of")
     if right.startswith(is_now) or number or listed:
         return text + _help(kind)
+    if isinstance(value, str) and takes_text(kind):
+        return text
     if isinstance(value, bool | int | float) and takes_text(kind):
         hint += "; to mean text, put it in quotes"
     elif isinstance(value, str) and "number" in right:
@@ -112,7 +117,8 @@ def _help(kind: Any) -> str:
 
 def _described(info: inspect.Type) -> str:
     if isinstance(info, inspect.Metadata):
-        return _described(info.type)
+        right: str = (info.extra or {}).get("right", "")
+        return right or _described(info.type)
     if isinstance(info, inspect.UnionType):
         return " or ".join(_described(option) for option in info.types)
     if isinstance(info, inspect.IntType | inspect.FloatType):

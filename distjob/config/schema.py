@@ -24,7 +24,9 @@ _BOUNDED = ("pattern", "minLength", "maxLength", "format")
 def file_schema(common: type[msgspec.Struct]) -> Schema:
     """The schema of a file with the keys of ``common`` and a section for each backend."""
     sections = dict(_sections())
-    structs = list(dict.fromkeys(s for top in (common, *sections.values()) for s in _all(top)))
+    structs = list(
+        dict.fromkeys(s for top in (common, *sections.values()) for s in structs_of(top))
+    )
     references, defs = msgspec.json.schema_components(structs, ref_template="#/$defs/{name}")
     by_struct = dict(zip(structs, references, strict=True))
     for struct, reference in by_struct.items():
@@ -57,16 +59,16 @@ def _sections() -> Iterator[tuple[str, type[msgspec.Struct]]]:
             continue  # it can't be loaded: `load` says so to who uses it
 
 
-def _all(kind: Any) -> Iterator[type[msgspec.Struct]]:
+def structs_of(kind: Any) -> Iterator[type[msgspec.Struct]]:
     """The Structs that an annotation leads to."""
     for member in members(kind):
         if isinstance(member, type) and issubclass(member, msgspec.Struct):
             yield member
             for field in msgspec.structs.fields(member):
-                yield from _all(field.type)
+                yield from structs_of(field.type)
         else:
             for argument in get_args(member):
-                yield from _all(argument)
+                yield from structs_of(argument)
 
 
 def _with_variables(schema: Any) -> Any:

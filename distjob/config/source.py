@@ -33,6 +33,14 @@ class Node(msgspec.Struct, kw_only=False):
     template: str | None = None
     """What stood there before variables were filled in; None: it was written as it is."""
 
+    def line_of(self, path: str) -> int:
+        """Where the key ``path``, or that of a file with its value, stands; 0: it is not there."""
+        node: Node | None = self
+        for key in path.split("."):
+            held = node.value if node is not None and isinstance(node.value, dict) else {}
+            node = held.get(key) or held.get(f"{key}_file")
+        return node.line if node is not None else 0
+
 
 class Source:
     """Where settings come from: its name for errors, and the folder for relative paths."""

@@ -54,7 +54,8 @@ class OnEtcd(StoreContract):
     @pytest.fixture
     def settings(self, endpoints: list[str], fresh_namespace: str) -> Mapping[str, Any]:
         etcd = {"endpoints": endpoints, "timeout": PATIENT}
-        return {"namespace": fresh_namespace, "backend": "etcd", "etcd": etcd}
+        common = {"namespace": fresh_namespace, "session": {"ttl": PATIENT}}
+        return {**common, "backend": "etcd", "etcd": etcd}
 
     @pytest.fixture
     def entries(self, node: EtcdNode, fresh_namespace: str) -> Callable[[], int]:

@@ -58,7 +58,8 @@ class TestRedisSentinel(StoreContract):
 
     @pytest.fixture
     def settings(self, section: dict[str, Any], fresh_namespace: str) -> Mapping[str, Any]:
-        return {"namespace": fresh_namespace, "backend": "redis", "redis": section}
+        common = {"namespace": fresh_namespace, "session": {"ttl": TTL}}
+        return {**common, "backend": "redis", "redis": section}
 
     @pytest.fixture
     def restart(self, redis_sentinel: RedisSentinel) -> Callable[[], None]:

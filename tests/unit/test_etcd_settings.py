@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from distjob.config import load
 from distjob.errors import ConfigError
 from distjob_etcd import EtcdSettings, backend
 
@@ -58,22 +59,38 @@ def test_the_password_is_not_shown() -> None:
     assert "password" not in repr(read())
 
 
+ENDPOINT = "must be host:port, such as localhost:2379, or https://host:port for TLS"
+TLS = "is for TLS: all etcd.endpoints must begin with https://"
+
+
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "key", "right"),
     [
-        ({"endpoints": ["https://a:1", "b:1"]}, "https://"),
-        ({"ca_file": "/ca.pem"}, "https://"),
-        ({"endpoints": ["https://a:1"], "cert_file": "/c.pem"}, "key_file"),
-        ({"endpoints": ["https://a:1"], "ca_file": "/no/such.pem"}, "/no/such.pem"),
-        ({"password": SECRET}, "etcd.user"),
-        ({"endpoints": ["a:0"]}, "port"),
-        ({"endpoints": ["a:65536"]}, "port"),
+        ({"endpoints": ["a:1", "b"]}, "endpoints[1]", ENDPOINT),
+        ({"endpoints": [f"u:{SECRET}@h:1"]}, "endpoints[0]", ENDPOINT),
+        ({"endpoints": [1]}, "endpoints[0]", f"{ENDPOINT}, is a whole number"),
+        ({"endpoints": ["a:0"]}, "endpoints", "a port, behind the host's ':', is a number"),
+        ({"endpoints": ["a:65536"]}, "endpoints", "a port, behind the host's ':', is a number"),
+        ({"endpoints": ["https://a:1", "b:1"]}, "endpoints", "all begin with https:// or none"),
+        ({"ca_file": SECRET}, "ca_file", TLS),
+        ({"server_name": SECRET}, "server_name", TLS),
+        ({"endpoints": ["https://a:1"], "cert_file": SECRET}, "cert_file", "goes with etcd.key_fi"),
+        ({"endpoints": ["https://a:1"], "key_file": SECRET}, "key_file", "goes with etcd.cert_fi"),
+        ({"password": SECRET}, "password", "goes with etcd.user"),
+        ({"user": "a\0b"}, "user", "must be text of at most 1024 characters, none of them NUL"),
     ],
 )
-def test_settings_that_do_not_go_together(settings: dict[str, object], said: str) -> None:
-    with pytest.raises(ConfigError, match=said) as caught:
-        backend.connect(read(**settings), "ns", 10.0)
+def test_what_is_said_of_it(settings: dict[str, object], key: str, right: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load({"etcd": settings})
+    assert str(caught.value).startswith(f"settings: etcd.{key}: {right}")
     assert SECRET not in str(caught.value)
+
+
+def test_a_file_that_is_not_there() -> None:
+    settings = read(endpoints=["https://a:1"], ca_file="/no/such.pem")
+    with pytest.raises(ConfigError, match=r"/no/such\.pem"):
+        backend.connect(settings, "ns", 10.0)
 
 
 def test_a_key_that_is_no_pem(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import sys
 import msgspec
 import pytest
 
+from distjob.config import load
 from distjob.errors import ConfigError
-from distjob_redis import backend
+from distjob.sections import Mistake
 from distjob_redis.settings import (
     ClusterSettings,
     RedisSettings,
@@ -17,6 +18,7 @@ from distjob_redis.settings import (
     address,
     redacted,
 )
+from distjob_redis.url import Url, taken_apart
 
 
 @pytest.mark.parametrize(
@@ -35,15 +37,22 @@ from distjob_redis.settings import (
 )
 def test_the_password_is_hidden(url: str, shown: str) -> None:
     assert redacted(url) == shown
+
+
+@pytest.mark.parametrize("url", ["redis://u:secret@h:1/0", "unix:///r?db=1&password=secret"])
+def test_repr_hides_it(url: str) -> None:
     settings = RedisSettings(url=url)
-    assert shown in repr(settings)
-    assert "secret" not in f"{settings!r} {settings}"
+    assert redacted(url) in repr(settings)
+    assert "secret" not in f"{settings!r} {settings} {load({'redis': {'url': url}})}"
     assert settings.url == url
 
 
 def test_repr_names_the_files() -> None:
-    assert repr(RedisSettings(ca_file="/ca.pem", timeout=1.0)) == (
-        "RedisSettings(url='redis://localhost:6379/0', timeout=1.0, ca_file='/ca.pem')"
+    assert repr(RedisSettings(url="rediss://h", ca_file="/ca.pem", timeout=1.0)) == (
+        "RedisSettings(url='rediss://h', timeout=1.0, ca_file='/ca.pem')"
+    )
+    assert repr(RedisSettings(timeout=1.0)) == (
+        "RedisSettings(url='redis://localhost:6379/0', timeout=1.0)"
     )
 
 
@@ -88,10 +97,10 @@ HOSTS = ("r1:7000", "[::1]:7001", "r3")
     [
         ({"sentinel": {"hosts": ["s1"]}, "cluster": {"hosts": ["r1"]}}, "sentinel and cluster"),
         ({"url": "redis://r1", "cluster": {"hosts": ["r1"]}}, "url and cluster are given"),
-        ({"cluster": {"hosts": ["r1"]}, "db": 1}, "db can't be chosen in a cluster"),
-        ({"password": "secret"}, "password goes with sentinel or cluster"),
-        ({"url": "redis://r1", "tls": True}, "tls goes with sentinel or cluster"),
-        ({"sentinel": {"hosts": ["s1"]}, "user": "u"}, "user is given without password"),
+        ({"cluster": {"hosts": ["r1"]}, "db": 1}, "db: can't be chosen in a cluster"),
+        ({"password": "secret"}, "password: goes with sentinel or cluster"),
+        ({"url": "redis://r1", "tls": True}, "tls: goes with sentinel or cluster"),
+        ({"sentinel": {"hosts": ["s1"]}, "user": "u"}, "user: is given without password"),
         ({"sentinel": {}}, "hosts"),
         ({"cluster": {"hosts": []}}, "length >= 1"),
         ({"cluster": {"hosts": ["redis://r1"]}}, "matching regex"),
@@ -123,9 +132,116 @@ def test_hosts_are_taken_apart() -> None:
 
 def test_tls_files_need_tls() -> None:
     for way in (
+        {"url": "redis://r1"},
+        {"url": "unix:///run/redis.sock"},
         {"sentinel": SentinelSettings(hosts=HOSTS)},
         {"cluster": ClusterSettings(hosts=HOSTS)},
     ):
-        settings = RedisSettings(ca_file="/ca.pem", **way)
-        with pytest.raises(ConfigError, match=r"redis\.tls"):
-            backend.connect(settings, "ns", 10.0)
+        for file in ("ca_file", "cert_file"):
+            with pytest.raises(Mistake, match=rf"{file}: is for TLS: .* redis\.tls"):
+                RedisSettings(**{file: "/a.pem"}, **way)
+    with pytest.raises(Mistake, match=r"key_file: .*redis\.cert_file"):
+        RedisSettings(url="rediss://r1", key_file="/a.key")
+
+
+@pytest.mark.parametrize(
+    ("url", "parts"),
+    [
+        ("redis://h", Url(host="h", port=6379)),
+        ("redis://h/", Url(host="h", port=6379)),
+        ("redis://h?db=3", Url(host="h", port=6379, db=3)),
+        ("redis://10.0.0.1:1/65535", Url(host="10.0.0.1", port=1, db=65535)),
+        ("rediss://[::1]:6380/2", Url(host="::1", port=6380, db=2, tls=True)),
+        ("redis://[fe80::1%25eth0]", Url(host="fe80::1%eth0", port=6379)),
+        ("redis://u:p@h:7/0", Url(host="h", port=7, user="u", password="p")),
+        ("redis://:p@h:7", Url(host="h", port=7, password="p")),
+        ("redis://u@h:7", Url(host="h", port=7, user="u")),
+        ("redis://u%3A:%40%2F%3F%23%25@h", Url(host="h", port=6379, user="u:", password="@/?#%")),
+        ("redis://u:a@b:c@h", Url(host="h", port=6379, user="u", password="a@b:c")),
+        ("redis://h?username=u&password=a%26", Url(host="h", port=6379, user="u", password="a&")),
+        ("unix:///run/r.sock", Url(path="/run/r.sock")),
+        ("unix:///run/a%20b@1.sock?db=2", Url(path="/run/a b@1.sock", db=2)),
+        ("unix://u:p@/r.sock", Url(path="/r.sock", user="u", password="p")),
+        ("unix:///r.sock?db=1&password=p@q", Url(path="/r.sock", db=1, password="p@q")),
+    ],
+)
+def test_a_url_is_taken_apart(url: str, parts: Url) -> None:
+    assert taken_apart(url) == parts
+    load({"redis": {"url": url}})
+
+
+NO_DB = "the database is a number from 0 to 65535"
+ENCODE = "special characters of user and password are percent-encoded"
+
+
+@pytest.mark.parametrize(
+    ("url", "right"),
+    [
+        ("http://h", "must be redis://host:6379/0, rediss://"),
+        ("redis:/h", "must be redis://host:6379/0, rediss://"),
+        ("redis://h /0", "must be redis://host:6379/0, rediss://"),
+        ("redis:///0", "the host is missing"),
+        ("redis://", "the host is missing"),
+        ("redis://:6379/0", "the host is missing"),
+        ("redis://u:secret@/0", "the host is missing"),
+        ("redis://h:abc/0", "a port, behind the host's ':', is a number from 1 to 65535"),
+        ("redis://h:/0", "a port, behind"),
+        ("redis://h:0/0", "a port, behind"),
+        ("redis://h:65536/0", "a port, behind"),
+        ("redis://h:١/0", "a port, behind"),
+        ("redis://h:1:2/0", "a port, behind"),
+        ("redis://::1/0", "the host is missing"),
+        ("redis://fe80::1/0", "a port, behind"),
+        ("redis://[::1/0", "a host is a name, an IPv4 address, or an IPv6 address in brackets"),
+        ("redis://[x]/0", "a host is a name"),
+        ("redis://h%20x/0", "a host is a name"),
+        ("redis://h/prod", NO_DB),
+        ("redis://h/0/", NO_DB),
+        ("redis://h/1/2", NO_DB),
+        ("redis://h/-1", NO_DB),
+        ("redis://h/65536", NO_DB),
+        ("redis://h/١", NO_DB),
+        ("redis://h?db=x", NO_DB),
+        ("unix:///r.sock?db=", NO_DB),
+        ("redis://h/0?db=0", "names the database twice"),
+        ("redis://h?db=0&db=1", "has the option 'db' twice"),
+        ("redis://u@h?username=u", "names the user or the password twice"),
+        ("redis://:secret@h?password=secret", "names the user or the password twice"),
+        ("redis://h?ssl=true", "has an option 'ssl': for TLS the URL begins with rediss://"),
+        ("redis://h/0?ssl_cert_reqs=none", "by the CA in redis.ca_file"),
+        ("redis://h?socket_timeout=3", "has an option 'socket_timeout': set redis.timeout"),
+        (
+            "redis://h?secret",
+            "has an option behind its '?' that is not known here (known: db, ",
+        ),
+        ("redis://h?max_connections=3", "that is not known here"),
+        ("redis://u:sec/ret@h", ENCODE),
+        ("redis://u:sec?ret@h", ENCODE),
+        ("redis://u:sec#ret@h", ENCODE),
+        ("redis://u:s@ec/ret@h", ENCODE),
+        ("redis://h/0#0", ENCODE),
+        ("unix://u:sec/ret@/r.sock", ENCODE),
+        ("unix://u:s@ec/ret@/r.sock", ENCODE),
+        ("unix://run/redis.sock", "an absolute path, which begins with '/'"),
+        ("unix://u:secret@run/redis.sock", "an absolute path, which begins with '/'"),
+        ("unix://", "must be redis://host:6379/0, rediss://"),
+        ("unix:///", "the path of the server's socket"),
+        ("unix:///r%00.sock", "the path of the server's socket"),
+        (f"unix:///{'x' * 107}", "the path of a socket has at most 107 bytes"),
+    ],
+)
+def test_a_url_that_is_none(url: str, right: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load({"redis": {"url": url}})
+    said = str(caught.value)
+    assert said.startswith("settings: redis.url: ")
+    assert right in said
+    assert "sec" not in said.partition("section")[0]
+    assert "matches" not in said
+
+
+@pytest.mark.parametrize("host", ["h:0", "h:65536", "[x]:1", "[::1", "h:x", "a:b:c", "redis://h"])
+@pytest.mark.parametrize("place", ["sentinel", "cluster"])
+def test_hosts_that_are_none(place: str, host: str) -> None:
+    with pytest.raises(ConfigError, match=rf"redis\.{place}\.hosts.*: (a|must be a) (host|port)"):
+        load({"redis": {place: {"hosts": ["r1:7000", host]}}})

@@ -84,7 +84,10 @@ class StoreContract(Claims, WakeUps, Sessions, Values):
 
     @pytest.fixture
     def settings(self) -> Mapping[str, Any] | None:
-        """What a settings file would hold, for other processes to open the same namespace."""
+        """What a settings file would hold, for other processes to open the same namespace.
+
+        Their ``session.ttl`` is short, unless it is given here.
+        """
         return None
 
     @pytest.fixture

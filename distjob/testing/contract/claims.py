@@ -123,7 +123,7 @@ class Claims:
         if store.guarantees.reach == "process":
             return
         assert settings is not None, "the store claims reach: override the fixture `settings`"
-        settings = {**settings, "session": {"ttl": max(short, 0.5)}}
+        settings = {"session": {"ttl": max(short, 2.0)}, **settings}
         command = [sys.executable, "-c", _OPEN_AND_DIE, json.dumps(settings), str(short)]
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
