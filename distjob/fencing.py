@@ -48,9 +48,9 @@ class Guard:
             use the file, above all for the body of an `exclusively`. 30 by default.
 
     Raises BackendUnavailable if the file can't be opened, RecordError if it is corrupt or not a
-    guard's. Safe to share between threads. A forked child may go on using it, unless the fork
-    happened inside `exclusively` or while a call was under way: then the child is refused with
-    ClientClosed, for every Guard of this file, until it execs.
+    guard's, BadRequest for ``:memory:``. Safe to share between threads. A forked child may go on
+    using it, unless the fork happened inside `exclusively` or while a call was under way: then the
+    child is refused with ClientClosed, for every Guard of this file, until it execs.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, wait: float = 30.0) -> None:
@@ -150,7 +150,10 @@ ON CONFLICT (vm, slot) DO UPDATE SET token = excluded.token WHERE excluded.token
 _ERRORS: dict[Fault, tuple[Callable[[str], DistjobError], str]] = {
     Fault.BUSY: (BackendUnavailable, "Is the body of an exclusively() too long?"),
     Fault.DISK: (BackendUnavailable, "Look at the disk, its free space and the file's owner"),
-    Fault.UNUSABLE: (BackendUnavailable, "It must be writable, in a writable folder that exists"),
+    Fault.UNUSABLE: (
+        BackendUnavailable,
+        "It must be a file, or not exist yet, and writable, in a writable folder that exists",
+    ),
     Fault.NOT_SQLITE: (RecordError, "Name another file, or a new one"),
     Fault.FOREIGN: (RecordError, "It is not the file of a guard: name another, or a new one"),
     Fault.DAMAGED: (RecordError, "Restore it, or remove it when no old holder is at work"),

@@ -1,4 +1,4 @@
-"""What a VM may be called, and how long a wait and a TTL may be.
+"""What a VM may be called, how long a wait and a TTL may be, what is no path of a file.
 
 The one place that knows these bounds: the client, the guards and the settings all ask here. A VM's
 name means nothing to distjob: NUL, '/', newlines and emoji are as good as letters. Knows nothing
@@ -6,6 +6,8 @@ of stores, jobs or files.
 """
 
 from __future__ import annotations
+
+import re
 
 from distjob.errors import BadRequest
 
@@ -72,6 +74,21 @@ def check_ttl(seconds: object) -> float:
     Raises BadRequest. Thread-safe.
     """
     return _seconds("a session's TTL", seconds, MIN_TTL, MAX_TTL)
+
+
+def check_path(path: str) -> str:
+    """Return ``path`` if it can be the path of a SQLite file, which others open by it, too.
+
+    Raises BadRequest for what names a database in memory, and for a URL. Thread-safe.
+    """
+    if path.rpartition("/")[2] == ":memory:":
+        raise BadRequest(
+            "':memory:' is no file: nobody else would see what is in it; name a file (for tests in"
+            " one process there is distjob.testing.memory)"
+        )
+    if re.match(r"file:|[A-Za-z][A-Za-z0-9+.-]*://", path):
+        raise BadRequest("a path is wanted, such as /var/lib/distjob/jobs.db, not a URL")
+    return path
 
 
 def _seconds(what: str, seconds: object, low: float, high: float) -> float:

@@ -25,6 +25,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from distjob import clock
 from distjob.errors import DistjobError
 from distjob.forks import FORKS, Identity, leak
+from distjob.names import check_path
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.0002, 0.004
 
@@ -61,7 +62,8 @@ class SqliteFile(ABC):
     """One connection to ``path``, for one thread at a time; opened when needed, closed by a fork.
 
     ``patience``: seconds to wait for other threads, and again for other processes. Raises what
-    `explain` makes of a `Fault`; the constructor opens the file, so that its faults are told early.
+    `explain` makes of a `Fault`; the constructor opens the file, so that its faults are told early,
+    and refuses what is no path (BadRequest).
     """
 
     application_id: ClassVar[int]
@@ -75,7 +77,7 @@ class SqliteFile(ABC):
         self.patience = patience
         self.openings = 0
         """How many connections were made so far."""
-        self._name = os.fspath(path)
+        self._name = check_path(os.fspath(path))
         self._lock = threading.RLock()
         self._entered = False
         self._refusal: Fault | None = None
@@ -209,6 +211,9 @@ class SqliteFile(ABC):
     def _open(self) -> sqlite3.Connection:
         if self._identity is not None and (found := _identify(self._name)) != self._identity:
             raise self._lost(found)
+        if os.path.exists(self._name) and not os.path.isfile(self._name):  # noqa: PTH110, PTH113
+            # SQLite waits for ever at a FIFO that it may only read.
+            raise self.explain(Fault.UNUSABLE, "it is no regular file")
         self._sql = sql = sqlite3.connect(
             self._name, timeout=0, isolation_level=None, check_same_thread=False
         )

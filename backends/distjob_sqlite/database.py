@@ -158,7 +158,7 @@ def _advice(path: Path) -> str:
                 f"make the directory {path.parent}, writable for this user, or change sqlite.path"
             )
         if path.exists() and not path.is_file():
-            return "it is not a file; change sqlite.path"
+            return "set sqlite.path to a regular file, or to none yet"
     except OSError as error:
         return f"{error.strerror}; let this user into {path.parent}, or change sqlite.path"
     return "it must be a writable SQLite file in a writable directory, or not exist yet"

@@ -60,7 +60,7 @@ def standard() -> Standard:
 
 
 def located(path: str) -> Path:
-    """The file that ``path`` names: absolute, ``~`` filled in; so ":memory:" is a file, too."""
+    """The file that ``path`` names: absolute, ``~`` filled in."""
     try:
         return Path(path).expanduser().absolute()
     except RuntimeError as error:

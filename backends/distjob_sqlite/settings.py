@@ -6,6 +6,9 @@ from typing import Annotated
 
 import msgspec
 
+from distjob.errors import BadRequest
+from distjob.names import check_path
+from distjob.sections import Mistake
 from distjob_sqlite.place import standard
 
 
@@ -35,3 +38,10 @@ class SqliteSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             "shell with an open transaction holds the file for longer.",
         ),
     ] = 5.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no path."""
+        try:
+            check_path(self.path)
+        except BadRequest as error:
+            raise Mistake("path", str(error)) from None

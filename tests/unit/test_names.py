@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distjob.errors import BadRequest
-from distjob.names import MAX_TTL, MAX_WAIT, check_ttl, check_vm, check_wait
+from distjob.names import MAX_TTL, MAX_WAIT, check_path, check_ttl, check_vm, check_wait
 
 
 @given(st.text() | st.text("a🦉\x00/\n", min_size=50, max_size=260))
@@ -43,6 +43,14 @@ def test_right_names(vm: str) -> None:
 def test_wrong_names(vm: object, told: str) -> None:
     with pytest.raises(BadRequest, match=told):
         check_vm(vm)
+
+
+def test_paths() -> None:
+    for path in ("jobs.db", "/a/jobs.db", "a:b", "memory", ":memory:.db", "/:memory:/jobs.db"):
+        assert check_path(path) == path
+    for path in (":memory:", "/a/:memory:", "file:a", "file:///a", "sqlite:///a", "redis://a"):
+        with pytest.raises(BadRequest):
+            check_path(path)
 
 
 def test_right_seconds() -> None:

@@ -18,6 +18,7 @@ import msgspec
 import pytest
 
 from distjob import clock
+from distjob.config import load
 from distjob.errors import BackendUnavailable, ConfigError, DistjobError, RecordError
 from distjob.store import ABSENT, Committed, Gone, Store
 from distjob_sqlite import SqliteSettings, backend, database
@@ -66,8 +67,29 @@ def test_missing_directory(connect: Connect, tmp_path: Path) -> None:
 
 def test_a_directory_in_place_of_the_file(connect: Connect, path: Path) -> None:
     path.mkdir()
-    with pytest.raises(ConfigError, match="it is not a file"):
+    with pytest.raises(ConfigError, match=r"it is no regular file; set sqlite\.path"):
         connect()
+
+
+def test_a_fifo_in_place_of_the_file(connect: Connect, path: Path) -> None:
+    """It is refused, as is all that is no file."""
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match=r"it is no regular file; set sqlite\.path"):
+        connect()
+    path.unlink()
+    path.symlink_to("/dev/null")
+    with pytest.raises(ConfigError, match="it is no regular file"):
+        connect()
+
+
+def test_a_fifo_that_takes_the_place_of_an_open_file(connect: Connect, path: Path) -> None:
+    store = connect()
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(BackendUnavailable, match="replaced while it was open"):
+        store.read("vm")
+    with pytest.raises(BackendUnavailable, match="replaced while it was open"):
+        store.read("vm")
 
 
 def test_a_path_through_a_file(connect: Connect, path: Path) -> None:
@@ -86,6 +108,7 @@ def someone_elses() -> Iterator[Path]:
             old.execute("CREATE TABLE x (y)")
         backend.connect(SqliteSettings(path=str(folder / "ours.db")), "default", 10.0).close()
         (folder / "empty.db").touch()
+        os.mkfifo(folder / "fifo.db")  # opened for reading, it waits for who writes
         for file in folder.iterdir():
             file.chmod(0o444)
         (folder / "secret").mkdir(0o000)
@@ -105,6 +128,7 @@ def someone_elses() -> Iterator[Path]:
         ("empty.db", "must be a writable SQLite file"),
         ("ours.db", "must be a writable SQLite file"),
         ("secret/jobs.db", "let this user into"),
+        ("fifo.db", "it is no regular file"),
     ],
 )
 def test_unwritable(connect: Connect, someone_elses: Path, file: str, advice: str) -> None:
@@ -159,12 +183,18 @@ def test_no_boot_id(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
         connect()
 
 
-def test_memory_is_a_file_like_others(
-    connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    connect(path=Path(":memory:"))
-    assert (tmp_path / ":memory:").is_file()
+@pytest.mark.parametrize(
+    ("path", "right"),
+    [
+        (":memory:", "':memory:' is no file: nobody else would see"),
+        ("/tmp/:memory:", "':memory:' is no file"),
+        ("file::memory:?cache=shared", "a path is wanted, such as /var/lib/distjob/jobs.db"),
+        ("sqlite:///jobs.db", "a path is wanted"),
+    ],
+)
+def test_what_is_no_path(path: str, right: str) -> None:
+    with pytest.raises(ConfigError, match=f"^settings: sqlite.path: {right}"):
+        load({"sqlite": {"path": path}})
 
 
 @pytest.mark.parametrize(
