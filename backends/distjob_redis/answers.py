@@ -72,6 +72,10 @@ _NAMELESS = (
     "no sentinel knows a primary of this name: redis.sentinel.name is that of the sentinels' "
     "configuration (sentinel monitor NAME)"
 )
+_NO_DB = (
+    "it has no database of that number: name one below the `databases` of its configuration, 16 "
+    "unless set, in redis.url (redis://host:port/number) or redis.db"
+)
 _ANSWERS: tuple[tuple[type[RedisError] | None, str, type[BackendUnavailable], str], ...] = (
     # An answer's class; or, where a script or redis-py hides that, what stands in its text.
     (AuthenticationError, "", NotAllowed, _DENIED),
@@ -105,6 +109,7 @@ _ANSWERS: tuple[tuple[type[RedisError] | None, str, type[BackendUnavailable], st
         Unfit,
         "it is not a sentinel: redis.sentinel.hosts names sentinels, not the servers they watch",
     ),
+    (None, "DB index is out of range", Unfit, _NO_DB),
     (
         None,
         "No such master with that name",

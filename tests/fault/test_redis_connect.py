@@ -165,6 +165,18 @@ def test_a_password_that_sentinels_do_not_want(
     assert "redis.sentinel" in said
 
 
+def test_a_database_that_is_not_there(
+    redis_server: RedisServer, redis_sentinel: RedisSentinel, refused: Refused
+) -> None:
+    said = refused(RedisSettings(url=f"redis://{redis_server.address}/99", timeout=TIMEOUT))
+    assert redis_server.address in said
+    assert "no database of that number" in said
+    hosts = tuple(f"{host}:{port}" for host, port in redis_sentinel.sentinels)
+    sentinel = SentinelSettings(hosts=hosts)
+    said = refused(RedisSettings(sentinel=sentinel, db=99, timeout=TIMEOUT))
+    assert "no database of that number" in said
+
+
 def test_one_server_in_the_place_of_a_cluster(redis_server: RedisServer, refused: Refused) -> None:
     said = refused(way("cluster", redis_server.address))
     assert redis_server.address in said
