@@ -6,6 +6,7 @@ that it was renewed). What is asked, and how answers are read, is in `distjob_et
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
@@ -28,6 +29,8 @@ from distjob_etcd.layout import (
 from distjob_etcd.members import GRANT, KEEP_ALIVE, RANGE, REVOKE, TXN
 from distjob_etcd.server import Server
 from distjob_etcd.watching import Watching
+
+log = logging.getLogger("distjob.etcd")
 
 _RENEWALS = 3
 """Tries to renew a session while leaders come and go."""
@@ -69,6 +72,15 @@ class Verbs:
             if isinstance(error, NotAllowed | NotTrusted):
                 raise ConfigError(str(error)) from error
             raise
+        if guarantees.shortest_ttl > ttl:
+            log.warning(
+                "etcd at %s keeps sessions for %g s at least, 1.5 times its election timeout: jobs "
+                "of a controller that dies are freed later than session.ttl=%g says; lower "
+                "--election-timeout, or raise the TTL",
+                server.name,
+                guarantees.shortest_ttl,
+                ttl,
+            )
         return cls(server, layout, Watching(server, layout, revision, ttl / 3), guarantees)
 
     async def open_session(self, ttl: float, owner: str) -> str:
