@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 
 from distjob.errors import ConfigError
+from distjob.greenlets import refuse
 from distjob_etcd import rpc_pb2 as rpc
 from distjob_etcd.settings import EtcdSettings, address
 
@@ -77,6 +78,7 @@ def members_of(settings: EtcdSettings, channels: Any) -> list[Member]:
 
     Nothing is sent yet. Raises `ConfigError`.
     """
+    refuse("etcd", "eventlet", "gevent")
     tls = settings.endpoints[0].startswith("https://")
     credentials = _credentials(settings) if tls else None
     options = list(_OPTIONS)
@@ -99,6 +101,7 @@ def members_of(settings: EtcdSettings, channels: Any) -> list[Member]:
 
 def member_of(client: Any) -> tuple[Member, Callable[[], Metadata]]:
     """The user's `grpc.Channel` or etcd3 client, and how to ask for its token. Never closed."""
+    refuse("etcd", "eventlet", "gevent")
     channel = client if isinstance(client, grpc.Channel) else getattr(client, "channel", None)
     if not isinstance(channel, grpc.Channel):
         msg = (

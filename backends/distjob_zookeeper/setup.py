@@ -19,6 +19,7 @@ from kazoo.retry import KazooRetry
 from kazoo.security import CREATOR_ALL_ACL
 
 from distjob.errors import BackendUnavailable, ConfigError, DistjobError
+from distjob.greenlets import refuse
 from distjob.store import Guarantees
 from distjob_zookeeper import guarantees as promised
 from distjob_zookeeper import verbs, wire
@@ -34,6 +35,7 @@ log = logging.getLogger("distjob.zookeeper")
 
 def client_for(settings: ZookeeperSettings, ttl: float) -> tuple[KazooClient, str]:
     """A client, not started, and the chroot. Raises `ConfigError`, without the password."""
+    refuse("ZooKeeper", "eventlet")
     hosts, chroot = taken_apart(settings.hosts)
     options: dict[str, Any] = {}
     if settings.user:
@@ -102,6 +104,7 @@ def begin(connection: Connection, ttl: float) -> None:
 
 
 def _check_users(connection: Connection) -> None:
+    refuse("ZooKeeper", "eventlet")
     client = connection.client
     if not isinstance(client.handler, SequentialThreadingHandler):
         msg = "the KazooClient must have kazoo's default handler (threads), not gevent or eventlet"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +113,12 @@ def run(program: str, settings: dict[str, Any]) -> None:
     assert done.stdout.strip() == "handed over", done.stderr
 
 
-@pytest.mark.parametrize("hub", PATCHED)
-@pytest.mark.parametrize("kind", ["sqlite", "redis", "redis-cluster"])
+@pytest.mark.parametrize(
+    ("kind", "hub"),
+    [("zookeeper", "gevent"), *product(("sqlite", "redis", "redis-cluster"), PATCHED)],
+)
 def test_a_job_is_kept_waited_for_and_handed_over(
-    hub: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path, fresh_namespace: str
+    kind: str, hub: str, request: pytest.FixtureRequest, tmp_path: Path, fresh_namespace: str
 ) -> None:
     run(PATCHED[hub] + HAND_OVER, settings_of(kind, request, tmp_path, fresh_namespace))
 
@@ -128,3 +131,35 @@ def test_so_it_is_on_asyncio(
     before, start = LOOPS[hub]
     program = before + ON_A_LOOP + start
     run(program, settings_of(kind, request, tmp_path, fresh_namespace))
+
+
+REFUSED = """
+import asyncio, sys
+from distjob import ConfigError, connect
+from distjob.config import load, open_backend_async
+
+settings = {"backend": sys.argv[1]}
+ways = connect, lambda settings: asyncio.run(open_backend_async(load(settings)))
+for way in ways:
+    try:
+        way(settings)
+    except ConfigError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "hub"), [("etcd", "eventlet"), ("etcd", "gevent"), ("zookeeper", "eventlet")]
+)
+def test_a_library_that_would_wait_for_ever_is_refused(kind: str, hub: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PATCHED[hub] + REFUSED, kind],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=100,
+    )
+    told = done.stdout.splitlines()
+    assert len(told) == 2
+    for said in told:
+        assert f"can't be used in a process whose threads are greenlets ({hub})" in said
