@@ -496,31 +496,6 @@ def test_a_server_whose_shortest_ttl_is_longer(
     assert "session.ttl=3 says" in warned[0]
 
 
-def test_a_full_server_still_lets_jobs_end(spawn_etcd: Callable[..., EtcdNode]) -> None:
-    full = spawn_etcd("--quota-backend-bytes=2000000")
-    with contextlib.closing(connected(full)) as store:
-        me = store.open_session(TTL, "me")
-        held = commit_waking(store, me)
-        error = failed(lambda: fill(store, me))
-        assert not error.unanswered
-        assert "NOSPACE" in str(error)
-        assert store.keep_alive(me)
-        assert store.read("vm").version == held
-        assert store.remaining([me])[me] > 0
-        if version_of(full.version)[:2] == (3, 5) and version_of(full.version) < (3, 5, 7):
-            failed(lambda: store.commit("vm", held, None, me, ()))  # these refuse all when full
-        else:
-            assert isinstance(store.commit("vm", held, None, me, ()), Committed)
-        found = [finding for finding in backend.examine(store) if finding.level == "danger"]
-        assert any("NOSPACE" in finding.what for finding in found)
-
-
-def fill(store: EtcdStore, author: str) -> None:
-    """Until it raises: etcd looks at its size only now and then, and some puts slip through."""
-    for number in range(300):
-        store.commit(f"big-{number}", ABSENT, b"x" * 900_000, author, ())
-
-
 def connected(node: EtcdNode, **more: float) -> EtcdStore:
     chosen = EtcdSettings(endpoints=(node.address,), **more)
     store = backend.connect(chosen, "default", TTL)
