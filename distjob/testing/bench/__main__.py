@@ -12,7 +12,7 @@ import msgspec
 from distjob.config import Settings, load
 from distjob.errors import ConfigError
 from distjob.testing import bench
-from distjob.testing.bench import parts
+from distjob.testing.bench import crowd, parts
 from distjob.testing.bench.yardstick import Yardstick
 
 
@@ -34,6 +34,15 @@ def yardstick(settings: Settings) -> Yardstick:
     raise ConfigError(f"there is no yardstick for the backend {settings.backend!r}")
 
 
+def play_together(settings: Settings, players: int, rounds: int) -> None:
+    """The crowd, and tidying up after it."""
+    try:
+        crowd.tell(crowd.play(settings, players, rounds), players)
+    finally:
+        if settings.backend != "sqlite":  # where nothing stays of a namespace
+            yardstick(settings).close()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(
@@ -43,11 +52,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--config", required=True, metavar="FILE")
     parser.add_argument("--quick", action="store_true", help="a tenth of everything")
+    parser.add_argument(
+        "--players", type=int, metavar="N", help="only a crowd: N processes that play for one VM"
+    )
     fresh = f"bench-{secrets.token_hex(4)}"
     parser.add_argument("--namespace", default=fresh, help="one of its own if left out")
     options = parser.parse_args(arguments)
+    if options.players is not None and options.players < 2:
+        parser.error("--players: a crowd is two at least")
     share = 10 if options.quick else 1
     settings = msgspec.structs.replace(load(options.config), namespace=options.namespace)
+    if options.players:
+        play_together(settings, options.players, rounds=max(5, 600 // share // options.players))
+        return 0
     yard = yardstick(settings)
     try:
         parts.begin_and_end(yard, blocks=120 // share + 1, times=50)
