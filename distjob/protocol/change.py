@@ -26,6 +26,13 @@ from distjob.ticket import AsyncHolder
 Edit = Callable[[JobRecord], JobRecord]
 """From a record to the next; the same object means that there is nothing to change."""
 
+HERD = 8
+"""So many get in line, or out of it, during one change: a herd. Of a crowd in which each waits for
+its turn none meets that many; of hundreds who ask at one moment each would try hundreds of times.
+"""
+LONGEST = 1.0
+"""Seconds of a pause, at most: a process that was suspended measures a long try."""
+
 NOBODY: frozenset[str] = frozenset()
 
 
@@ -93,21 +100,20 @@ def _change(
     ended: frozenset[str],
 ) -> Op[Changed]:
     view = me.views.get(vm, IDLE)
-    certain = False
+    certain = overtaken = False
     tries: _Tries | None = None
     while True:
         new = edit(view.record.evict(ended, today=me.clock.wall()) if ended else view.record)
         try:
-            if new is not view.record:
-                value = encode(new)
-                wake = woken(view.record, new, session.id)
-                wake = wake - ended if ended else wake
-                reply: Reply = yield Commit(vm, view.version, value, session.id, wake)
-            elif certain:
-                return Changed(view, committed=False, doubted=tries is not None and tries.doubted)
-            else:
-                view, certain = (yield from look(me, vm)), True
+            if overtaken or (new is view.record and not certain):
+                view, certain, overtaken = (yield from look(me, vm)), True, False
                 continue
+            if new is view.record:
+                return Changed(view, committed=False, doubted=tries is not None and tries.doubted)
+            value = encode(new)
+            wake = woken(view.record, new, session.id)
+            wake = wake - ended if ended else wake
+            reply: Reply = yield Commit(vm, view.version, value, session.id, wake)
         except (BackendUnavailable, ClientClosed) as error:
             tries = tries or _Tries(me, session, vm, until)
             yield from tries.failed(error)
@@ -122,7 +128,7 @@ def _change(
             view, certain = View(reply.version, decode(vm, reply.version, reply.value)), True
             me.saw(vm, view)
             tries = tries or _Tries(me, session, vm, until)
-            yield from tries.collided()
+            overtaken = yield from tries.collided(len(view.record.queue))
         elif session.id in reply.sessions:
             raise SessionEnded
         else:
@@ -143,7 +149,7 @@ def _tell(me: Controller, vm: str, record: JobRecord, ended: frozenset[str]) -> 
 
 
 class _Tries:
-    """How often it has failed, and what follows: a pause, or an error."""
+    """How often it has failed, and what follows: the next try, a pause, or an error."""
 
     def __init__(self, me: Controller, session: Session, vm: str, until: float) -> None:
         self.me = me
@@ -151,8 +157,14 @@ class _Tries:
         self.vm = vm
         self.until = until
         self.failures = 0
-        self.collisions = 0
         self.doubted = False
+        self.tried = 0.0
+        """When another was first, the last time."""
+        self.line: int | None = None
+        """How many waited when another was first, the first time since the last pause."""
+        self.first = 0
+        """The same, before the first pause."""
+        self.pauses = 0
 
     def failed(self, error: BackendUnavailable | ClientClosed) -> Op[None]:
         """The store did not answer. At least one more try, as a pooled connection may be dead.
@@ -171,13 +183,28 @@ class _Tries:
         else:
             raise error
 
-    def collided(self) -> Op[None]:
-        """Another was first. Many who change one VM at once step out of each other's way."""
-        self.collisions += 1
-        if self.collisions > 3:
-            key = f"{self.session.id}{self.vm}{self.collisions}".encode()
-            share = zlib.crc32(key) / 2**32
-            yield from ask(Wait(share * min(0.001 * 2.0 ** (self.collisions - 3), 0.1)))
+    def collided(self, line: int) -> Op[bool]:
+        """Another was first, and ``line`` wait now. True after a pause: look before the next try.
+
+        Without a pause the next try follows at once, on the record that the refusal brought: each
+        refusal is another's success. A pause in between would let that record grow old, so that
+        whoever pauses is refused until all others have finished. Only a herd spreads out: as many
+        again as have come are taken to be on their way, and each to need the time of a try.
+        """
+        now = self.me.clock.monotonic()
+        took, self.tried = now - self.tried, now
+        if self.line is None:
+            self.line = line
+            if not self.pauses:
+                self.first = line
+        elif abs(line - self.line) > HERD and now < self.until:
+            self.line = None
+            self.pauses += 1
+            share = zlib.crc32(f"{self.session.id}{self.vm}{self.pauses}".encode()) / 2**32
+            span = min(abs(line - self.first) * took, LONGEST, self.until - now)
+            yield from ask(Wait(share * span))
+            return True
+        return False
 
 
 def dropping(me: Controller, ticket_id: str, *, gives_back: bool) -> Edit:

@@ -1,14 +1,18 @@
-"""Many who wait for one VM, and many VMs held by one: what the store is asked, what is left."""
+"""Many who play or wait for one VM, and many VMs held by one: what is asked, what is left."""
 
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
 
 from distjob import Job, JobTimeout, clock
+from distjob.config import load, open_backend
+from distjob.testing.bench.crowd import play
+from stores import settings_of
 
 CROWD, TEAM = 60, 4
 
@@ -90,6 +94,23 @@ def test_a_crowd_that_gives_up_leaves_nothing(clients, team, crowd):
     assert order == []
     assert lead.list() == []
     assert not any(client._me.waiters or client._me.views for client in team)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis", "etcd", "zookeeper"])
+def test_none_of_ten_processes_starves(kind, request, tmp_path, fresh_namespace):
+    """When the first of them has had all its turns, each other has had half of its own."""
+    settings = load(settings_of(kind, request, tmp_path, fresh_namespace))
+    turns = play(settings, players=10, rounds=30)
+    assert Counter(turn.player for turn in turns) == dict.fromkeys(range(10), 30)
+    had = Counter()
+    for turn in turns:
+        had[turn.player] += 1
+        if had[turn.player] == 30:
+            break
+    assert min(had[player] for player in range(10)) >= 15, had
+    store = open_backend(settings)
+    assert list(store.scan()) == []
+    store.close()
 
 
 @pytest.mark.parametrize("open_store", ["redis"], indirect=True)

@@ -56,7 +56,7 @@ FOUND = (
     Found(
         "a busy try whose first commit arrives later",
         "late",
-        13,
+        77,
         (
             (
                 "begin.py",

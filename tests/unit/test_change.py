@@ -1,0 +1,124 @@
+"""What a change does when others are first: it tries again at once, and steps aside for a herd."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from distjob.codec import encode
+from distjob.jobs import Job
+from distjob.protocol.change import HERD, LONGEST, change
+from distjob.protocol.controller import Controller
+from distjob.protocol.effects import Commit, Op, Read, Wait
+from distjob.protocol.parts import Wish
+from distjob.record import JobRecord
+from distjob.store import Committed, Stale, Versioned
+from distjob.ticket import Owner
+
+
+class Clock:
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> float:
+        return 0.0
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def me(clock: Clock) -> Controller:
+    return Controller(
+        Owner("ctl", "host", 1),
+        ttl=10.0,
+        wait=30.0,
+        max_queued=0,
+        pushed=True,
+        clock=clock,
+        signal=threading.Event,
+    )
+
+
+class Store:
+    """Answers by hand: that another was first, and that so many wait."""
+
+    def __init__(self, me: Controller, clock: Clock, until: float) -> None:
+        self.clock = clock
+        self.others = me.opened("others", clock.now)
+        self.me = me
+        self.record = JobRecord()
+        self.join()
+        self.version = 1
+        session = me.opened("mine", clock.now)
+        ticket = me.ticket(session, Wish("x", job=Job.MODIFY))
+        self.op: Op[Any] = change(
+            me, session, "vm", lambda record: record.request(ticket, today=0.0)[1], until=until
+        )
+        self.asked: Any = next(self.op)
+
+    def join(self) -> None:
+        ticket = self.me.ticket(self.others, Wish("x", job=Job.MODIFY))
+        self.record = self.record.request(ticket, today=0.0)[1]
+
+    def refuse(self, took: float, came: int) -> None:
+        assert isinstance(self.asked, Commit)
+        self.clock.now += took
+        for _ in range(came):
+            self.join()
+        self.version += 1
+        self.asked = self.op.send(Stale(self.version, encode(self.record)))
+
+    def refuse_until_it_pauses(self) -> int:
+        times = 0
+        while isinstance(self.asked, Commit):
+            self.refuse(0.01, 1)
+            times += 1
+            assert times < 100
+        return times
+
+
+def test_the_next_try_follows_at_once(me: Controller, clock: Clock) -> None:
+    store = Store(me, clock, clock.now + 30)
+    for came in (HERD, *[0] * 50):
+        store.refuse(0.01, came)
+        assert isinstance(store.asked, Commit)
+        assert store.asked.expected == store.version
+    with pytest.raises(StopIteration):
+        store.op.send(Committed(99))
+
+
+def test_a_pause_is_followed_by_a_look_and_the_look_by_a_try(me: Controller, clock: Clock) -> None:
+    store = Store(me, clock, clock.now + 30)
+    longest = 0.0
+    for _ in range(3):
+        assert store.refuse_until_it_pauses() == 1 + HERD + 1
+        assert 0 <= store.asked.seconds <= min(LONGEST, 0.01 * len(store.record.queue))
+        longest = max(longest, store.asked.seconds)
+        clock.now += store.asked.seconds
+        assert isinstance(store.op.send(None), Read)
+        store.version += 10
+        store.asked = store.op.send(Versioned(store.version, encode(store.record)))
+        assert isinstance(store.asked, Commit)
+        assert store.asked.expected == store.version
+    assert longest > 0
+
+
+def test_no_pause_is_longer_than_a_call_may_take(me: Controller, clock: Clock) -> None:
+    store = Store(me, clock, clock.now + 0.02)
+    store.refuse(0.0, 0)
+    store.refuse(0.01, HERD + 1)
+    assert isinstance(store.asked, Wait)
+    assert store.asked.seconds <= 0.01
+    clock.now += 0.01
+    store.op.send(None)
+    store.asked = store.op.send(Versioned(store.version, encode(store.record)))
+    for _ in range(50):
+        store.refuse(0.01, 1)
+        assert isinstance(store.asked, Commit)
