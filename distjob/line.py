@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from distjob.record import JobRecord
 from distjob.ticket import Holder, Ticket
 
-SHORT = 8
-"""A line of so many is short."""
+SHORT = 16
+"""A line of so many is short: that the holder's end is not refused is worth a message from each."""
 
 
 def watched(record: JobRecord, ticket_id: str) -> frozenset[str]:
