@@ -289,4 +289,4 @@ class JobRecord(
 def _mint(holder: H | None, version: int) -> H | None:
     if holder is None or holder.token:
         return holder
-    return msgspec.structs.replace(holder, token=version)
+    return msgspec.structs.replace(holder, token=int(version))  # whatever it carries besides

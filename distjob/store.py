@@ -21,17 +21,26 @@ from collections.abc import (
     Awaitable,
     Callable,
     Collection,
+    Coroutine,
     Iterable,
     Iterator,
     Mapping,
     Sequence,
 )
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
+if TYPE_CHECKING:
+    from distjob.backend.source import Source
+    from distjob.backend.world import World
+
 ABSENT = 0
-"""The version of a VM that has no value."""
+"""The version of a VM that has no value.
+
+A version is a whole number that rises with every write. It is given back to the store as it was
+given out: it may be of a subclass of int that carries what else the store compares by.
+"""
 
 
 class Versioned(msgspec.Struct, frozen=True):
@@ -63,7 +72,14 @@ class Gone(msgspec.Struct, frozen=True):
     sessions: frozenset[str]
 
 
-Reply = Committed | Stale | Gone
+class Settled(msgspec.Struct, frozen=True):
+    """The commit was overtaken by a settling of its session. Nothing was changed: send it again.
+
+    One that is sent after that settling returned is not answered so.
+    """
+
+
+Reply = Committed | Stale | Gone | Settled
 
 
 class Woken(msgspec.Struct, frozen=True):
@@ -235,11 +251,18 @@ class Backend(msgspec.Struct, frozen=True):
 
     What does not go together its ``__post_init__`` refuses, by `distjob.sections.Mistake`.
     """
-    connect: Callable[[Any, str, float], Store]
-    """(settings, namespace, TTL of the sessions in seconds) -> a store that has answered once.
+    source: Callable[[Any, str, float, World, int], Coroutine[Any, Any, Source]] | None = None
+    """(settings, namespace, TTL of the sessions in seconds, world, shard) -> a `Source`.
 
     Imports the client library; checks what the server must have and what all controllers of the
-    namespace must agree on. Raises `BackendUnavailable` or `ConfigError`.
+    namespace must agree on. Raises `Fault` or `ConfigError`.
+    """
+    shards: Callable[[Any], int] = lambda _: 1
+    """Among how many sources the VMs are spread, by the settings."""
+    connect: Callable[[Any, str, float], Store] | None = None
+    """For a backend without a source: (settings, namespace, TTL) -> a store that has answered once.
+
+    Raises `BackendUnavailable` or `ConfigError`.
     """
     connect_async: Callable[[Any, str, float], Awaitable[AsyncStore]] | None = None
     """As ``connect``, in the event loop that the store is to be used in; None: it can't be."""

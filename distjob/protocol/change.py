@@ -20,7 +20,7 @@ from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Commit, Interrupt, Op, Read, Signal, Wait, ask
 from distjob.protocol.parts import IDLE, Session, View
 from distjob.record import JobRecord
-from distjob.store import Committed, Reply, Stale
+from distjob.store import Committed, Reply, Settled, Stale
 from distjob.ticket import AsyncHolder
 
 Edit = Callable[[JobRecord], JobRecord]
@@ -129,6 +129,8 @@ def _change(
             me.saw(vm, view)
             tries = tries or _Tries(me, session, vm, until)
             overtaken = yield from tries.collided(len(view.record.queue))
+        elif isinstance(reply, Settled):
+            continue  # by another task of this session; nothing was changed
         elif session.id in reply.sessions:
             raise SessionEnded
         else:

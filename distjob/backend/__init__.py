@@ -1,0 +1,9 @@
+"""What all backends share; for authors of one. Begin with `source.py`.
+
+source.py               what an author writes: `Source`, `Feed`, `Fault`
+world.py                how it is waited: in threads.py, tasks.py; simulated: distjob.testing
+opened.py               a source, opened: the store that a client uses
+listening.py inbox.py   feeds kept open; what has come by them
+life.py faults.py       whether a store may be used; what a fault is to a caller
+transport.py            what settings have in common: secrets, TLS files
+"""
