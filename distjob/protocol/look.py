@@ -135,7 +135,7 @@ def _of(ticket: Ticket, since: float, today: float, *, alive: bool) -> JobStatus
 def _status(vm: str, version: int, record: JobRecord, alive: set[str], today: float) -> VMStatus:
     return VMStatus(
         vm=vm,
-        version=version,
+        version=int(version),  # whatever it carries besides
         holders=tuple(
             job_status(holder, slot, today, alive=holder.ticket.session in alive)
             for slot, holder in record.holders()
