@@ -13,7 +13,14 @@ import msgspec
 
 from distjob.errors import ConfigError
 
-File = Annotated[str, msgspec.Meta(max_length=4096, pattern=r"^[^\x00]*\Z")]
+File = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=4096,
+        pattern=r"^[^\x00]*\Z",
+        extra={"right": "a path of at most 4096 characters, none of them NUL"},
+    ),
+]
 Word = Annotated[str, msgspec.Meta(max_length=4096, pattern=r"^[^\x00]*\Z")]
 Timeout = Annotated[
     float,
@@ -21,7 +28,7 @@ Timeout = Annotated[
         ge=0.01,
         le=60.0,
         description="Seconds to wait for a connection, and for each answer. Well below the "
-        "session's TTL, or one answer that is lost can cost the session.",
+        "session's TTL, or one answer that is lost can cost the session; never above it.",
     ),
 ]
 CaFile = Annotated[
