@@ -1,26 +1,34 @@
-"""What ZooKeeper promises, by topology and by the session timeout that it grants."""
+"""What ZooKeeper promises, by topology, and how long its own sessions must be for that.
+
+A session of ours is ended by whoever watches it, a TTL after it was seen to be renewed last (see
+`beats`). The ZooKeeper session that bears its nodes only has to outlive it, and to take away at
+some time what nobody has watched.
+"""
 
 from __future__ import annotations
 
 from distjob.store import Guarantees
 from distjob_zookeeper.layout import LARGEST
 
-MARGIN = 1.5
-"""ZooKeeper's session timeout, in TTLs.
+SHARE, LAG = 1.8, 2.0
+"""How long a ZooKeeper session must last: `SHARE` TTLs and `LAG` seconds.
 
-A server tells the leader whom it has heard of with its next reply to a ping. If it dies at once
-after a renewal, the leader knows only of what came before that. kazoo sends something at least
-every third of its timeout: half a TTL. So no session ends before its TTL is over.
+Its nodes must not go while a holder counts on them, 0.9 TTL from the sending of a renewal. The
+leader ends a ZooKeeper session so long after it heard of it last. It hears of a client from that
+client's server, up to half a tick late, and never if that server dies first: then what the leader
+knows is the message before, up to another 0.9 TTL older, as a session that was not renewed for
+longer is given up by its owner. Half a tick is 1.5 s in a server whose tickTime is not set.
+Nothing older counts: a session that is opened is made on a connection that is fresh.
 """
-SLOWEST_TICK = 3.0
-"""Seconds; the tickTime that a server has if none is set."""
 
 
-def of(ttl: float, granted: float, *, ensemble: bool) -> Guarantees:
-    """What sessions of ``ttl`` seconds can count on where a timeout of ``granted`` was given."""
-    # A timeout is at least two ticks. It ends at the next whole tick, and the leader may have
-    # heard of a client's last word half a tick after it was said.
-    tick = min(SLOWEST_TICK, granted / 2)
+def needed(ttl: float) -> float:
+    """Seconds that a ZooKeeper session must last for sessions of ``ttl`` seconds."""
+    return SHARE * ttl + LAG
+
+
+def of(*, ensemble: bool) -> Guarantees:
+    """``ensemble``: several servers."""
     return Guarantees(
         reach="network",
         wakes="push",
@@ -28,15 +36,9 @@ def of(ttl: float, granted: float, *, ensemble: bool) -> Guarantees:
         durable=True,
         versions_survive_loss=False,
         failover="quorum" if ensemble else "none",
-        shortest_ttl=granted / MARGIN if granted > ttl * MARGIN * 1.01 else 0.0,
-        grace=max(0.0, granted - ttl + 1.5 * tick),
-        idle="an empty node",
+        grace=1.0,
         largest_value=LARGEST,
     )
 
 
-PROMISES = {
-    "single": of(10.0, 15.0, ensemble=False),
-    "ensemble": of(10.0, 15.0, ensemble=True),
-}
-"""With the default TTL."""
+PROMISES = {"single": of(ensemble=False), "ensemble": of(ensemble=True)}

@@ -1,22 +1,34 @@
 """The nodes: where everything stands, and how values and wake-ups are written in them.
 
-    distjob/<namespace>/format        number of this layout, the same for all controllers
-    distjob/<namespace>/epoch         its data version is raised by whoever deletes VMs' nodes
-    distjob/<namespace>/vm/<name>     b"=" + value; nothing: the VM has no value
-    distjob/<namespace>/session/<id>  ephemeral; the owner's name, then the last wake-up
+    distjob/<namespace>/format            the number of this layout, the same for all controllers
+    distjob/<namespace>/vm/<name>         <life>=<value>
+    distjob/<namespace>/vm/<name>/<life>  empty; made and deleted with the node above it
+    distjob/<namespace>/session/<id>      its owner's name; its data version counts settlings
+    distjob/<namespace>/beat/<id>         empty; its data version counts renewals
+    distjob/<namespace>/wake/<id>         the last wake-up; its data version counts wake-ups
+
+**A VM without a value has no node.** ZooKeeper counts the versions of a node that was deleted and
+made again from 0, so that a version alone could match by chance what another has written since.
+Therefore each life of a VM, from its making to its removal, has a name that is never used twice:
+a child of the VM's node bears it, and a commit checks that child beside the version.
+
+**A session is three ephemeral nodes**, made and deleted in one step, since each is compared by a
+version of its own: who commits must be alive and not settled, who renews must not disturb who
+commits, and who wakes neither. ``session/<id>`` is the session: while it is there, it lives.
 
 Names are percent-encoded, "." too, which ZooKeeper would read as a relative path. Knows nothing
-of kazoo.
+of kazoo, and does no IO.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 from urllib.parse import quote, unquote
 
 from distjob.errors import RecordError
+from distjob.store import ABSENT, Versioned, Woken
 
-FORMAT = 1
+FORMAT = 2
 """Number of this layout; raised when an older distjob could not read a newer one's nodes."""
 LARGEST = 1_000_000
 """Bytes of a value. A server drops a connection that sends more than its jute.maxbuffer, 1 MiB."""
@@ -26,28 +38,18 @@ SENT_ALONG = 65536
 """Bytes of wake-ups in one commit: beyond this the value is left out, and read by who is woken."""
 
 
-class Epoch(NamedTuple):
-    """Which life of the layout, and how often nodes were deleted in it.
+class Version(int):
+    """The zxid of the write that made a value, which is the token, and what a commit compares."""
 
-    A node that is deleted and made again counts its versions from 0 again, so that a version seen
-    before could match by chance. Every commit therefore names the epoch in which it saw it.
-    """
-
-    born: int
-    """The zxid that made the node; another if all was wiped."""
+    life: str
+    """The VM's, in which it was written."""
     number: int
+    """The data version of the VM's node."""
 
-
-class Wakeup(NamedTuple):
-    """What a commit writes into each session it wakes."""
-
-    vm: str
-    value: bytes | None
-    removed: bool
-    """There is no value; else None means that it was left out."""
-    node: int
-    """The data version of the VM's node, so that who is woken can commit without a read."""
-    epoch: Epoch
+    def __new__(cls, zxid: int, life: str, number: int) -> Self:
+        made = super().__new__(cls, zxid)
+        made.life, made.number = life, number
+        return made
 
 
 class Layout:
@@ -56,15 +58,26 @@ class Layout:
     def __init__(self, namespace: str, chroot: str = "") -> None:
         self.root = f"{chroot}/distjob/{encoded(namespace)}"
         self.format = f"{self.root}/format"
-        self.epoch = f"{self.root}/epoch"
         self.vms = f"{self.root}/vm"
         self.sessions = f"{self.root}/session"
+        self.beats = f"{self.root}/beat"
+        self.wakes = f"{self.root}/wake"
 
     def vm(self, vm: str) -> str:
         return f"{self.vms}/{encoded(vm)}"
 
     def session(self, session: str) -> str:
         return f"{self.sessions}/{encoded(session)}"
+
+    def beat(self, session: str) -> str:
+        return f"{self.beats}/{encoded(session)}"
+
+    def wake(self, session: str) -> str:
+        return f"{self.wakes}/{encoded(session)}"
+
+    def nodes(self, session: str) -> tuple[str, str, str]:
+        """All of a session's; the first is the session."""
+        return self.session(session), self.beat(session), self.wake(session)
 
 
 def encoded(name: str) -> str:
@@ -75,8 +88,8 @@ def encoded(name: str) -> str:
 
 
 def decoded(node: str) -> str:
-    """The name that `encoded` made ``node`` of."""
-    return unquote(node, errors="replace")
+    """The name that `encoded` made ``node`` of; its folder may stand before it."""
+    return unquote(node.rpartition("/")[2], errors="replace")
 
 
 def session_id(client: str, number: int, ttl: float) -> str:
@@ -90,39 +103,56 @@ def ttl_of(session: str) -> float:
     return int(ttl_ms) / 1000 if ttl_ms.isascii() and ttl_ms.isdecimal() else 0.0
 
 
-def packed(value: bytes | None) -> bytes:
+def packed(life: str, value: bytes) -> bytes:
     """``value`` as a VM's node holds it."""
-    return b"" if value is None else b"=" + value
+    return life.encode() + b"=" + value
 
 
-def unpacked(data: bytes | None, vm: str) -> bytes | None:
-    """The value in a VM's node. Raises `RecordError` if it was not `packed`."""
-    if not data:
-        return None
-    if data[:1] != b"=":
-        msg = f"ZooKeeper holds something else than a record for VM {vm!r}: {data[:40]!r}"
+def unpacked(vm: str, data: bytes, stat: Any) -> Versioned:
+    """What a VM's node holds. Raises `RecordError` if it was not `packed`."""
+    life, equals, value = data.partition(b"=")
+    if not life or not equals or not life.isascii():
+        msg = (
+            f"ZooKeeper holds something else than a record for VM {vm!r}: {data[:40]!r}: delete "
+            "its node, with all below it, when nobody works on the VM"
+        )
         raise RecordError(msg)
-    return data[1:]
+    return Versioned(Version(stat.mzxid, life.decode(), stat.version), value)
 
 
-def message(wakeup: Wakeup) -> bytes:
-    """``wakeup`` as a session's node holds it."""
-    name = wakeup.vm.encode()
-    head = b"%d %d %d %d:" % (*wakeup.epoch, wakeup.node, len(name))
-    if wakeup.removed:
-        return head + name + b"-"
-    return head + name + packed(wakeup.value)
+NOTHING = Versioned(ABSENT, None)
 
 
-def wakeup(data: bytes) -> Wakeup | None:
-    """What `message` wrote; None if ``data`` is something else."""
+class Wakeup(NamedTuple):
+    """What a commit writes into the node of each session that it wakes."""
+
+    vm: str
+    value: bytes | None
+    """None if there is none, or it was left out."""
+    removed: bool
+    life: str
+    number: int
+    """The data version of the VM's node, so that who is woken can commit without a read."""
+
+    def packed(self) -> bytes:
+        name = self.vm.encode()
+        head = f"{self.life} {self.number} {len(name)}:".encode() + name
+        if self.removed:
+            return head + b"-"
+        return head if self.value is None else head + b"=" + self.value
+
+
+def woken(data: bytes, zxid: int) -> Woken | None:
+    """The wake-up in a session's node; None if something else is."""
     head, colon, rest = data.partition(b":")
     try:
-        born, number, node, length = map(int, head.split(b" "))
-        vm, written = rest[:length].decode(), rest[length:]
+        life, number, length = head.decode("ascii").split(" ")
+        vm, written = rest[: int(length)].decode(), rest[int(length) :]
+        version = Version(zxid, life, int(number))
     except ValueError:
         return None
-    if not colon or written[:1] not in {b"", b"-", b"="}:
+    if not colon or len(rest) < int(length) or written[:1] not in {b"", b"-", b"="}:
         return None
-    value = written[1:] if written[:1] == b"=" else None
-    return Wakeup(vm, value, written == b"-", node, Epoch(born, number))
+    if written == b"-":
+        return Woken(vm, zxid, None)
+    return Woken(vm, version, written[1:] if written else None)

@@ -1,192 +1,211 @@
-"""Sessions of this client: until when each lives, what it was sent, and that it ends in time.
+"""Sessions of ours: opened, renewed, settled and ended. What closes each race:
 
-kazoo keeps a ZooKeeper session, and with it our nodes, alive for as long as the process lives. A
-session of ours must end when it was not renewed for its TTL: so each has a deadline, after which
-`Watchdog` deletes its node, however often that takes. Knows nothing of kazoo.
+- *A session that is revived.* A renewal checks the node, whose name is never used again.
+- *A commit that arrives late.* It checks the data version of its author's node, which a settling
+  raises. ZooKeeper's own order of a session's requests is not enough. It refuses what comes by a
+  connection to another server than the session's last (SessionMoved), but not what the same
+  server reads from the session's former connection a moment late; and it knows nothing of the
+  ZooKeeper session that a new client of kazoo's has begun.
+- *A session that goes although it was renewed*, since the leader of the servers has not heard of
+  its client. ZooKeeper's sessions last for long enough (see `guarantees.needed`), counted from a
+  connection that is half a TTL old at most when a session is opened.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections import deque
-from collections.abc import Callable
+import itertools
+from collections.abc import Collection
+from functools import partial
 from typing import Any
 
-from distjob.clock import monotonic
-from distjob.errors import BackendUnavailable
-from distjob.store import Event, Missed, Woken
-from distjob_zookeeper.layout import Wakeup, wakeup
-from distjob_zookeeper.links import Changes
+from distjob.backend.source import Fault
+from distjob.backend.world import World
+from distjob_zookeeper.beats import Beats
+from distjob_zookeeper.client.asking import Refused, multi
+from distjob_zookeeper.client.connection import Connection
+from distjob_zookeeper.connecting import prepare
+from distjob_zookeeper.feed import Own, Watches
+from distjob_zookeeper.layout import Layout, session_id
 
-log = logging.getLogger("distjob.zookeeper")
+ANY = -1
+"""The version that matches every node's."""
 
 
-class Session:
-    """One session; ``sent`` is from before its node was asked for. Its store's lock guards it."""
+class Sessions:
+    """Those of one source, ``ttl`` seconds long unless they are opened with another TTL."""
 
-    def __init__(self, name: str, path: str, ttl: float, sent: float, generation: int = 0) -> None:
-        self.name = name
-        self.path = path
-        self.ttl = ttl
-        self.deadline = sent + ttl
-        self.ended = False
-        """For good: it is not to be renewed any more, whether or not its node is deleted yet."""
-        self.deleted = False
-        """Its node is certainly gone."""
-        self.armed = -1
-        """The generation of the connection in which its node is watched."""
-        self.version = 0
-        """Of its node's data, as received last."""
-        self.watcher: Any = None
-        """What is called when its node changes, once it was asked for."""
-        self._touches = deque([sent])
-        self._generation = generation
-        self._events: list[Event] = []
-        self._missed = False
+    def __init__(
+        self, connection: Connection, layout: Layout, ttl: float, world: World, name: str
+    ) -> None:
+        self.own: dict[str, Own] = {}
+        """Sessions that were opened here, and whose nodes may be there."""
+        self.beats = Beats()
+        self.feed = Watches(connection, layout, self.own, self.beats, world.bell.ring)
+        self._connection = connection
+        self._layout = layout
+        self._ttl = ttl
+        self._world = world
+        self._name = name
+        self._numbers = itertools.count(1)
+        self._opening = world.lock()
 
-    def alive(self) -> bool:
-        """Whether it may still be used; its server may know better."""
-        return not self.ended and monotonic() < self.deadline
+    # -- ours ------------------------------------------------------------------------------------
 
-    def end(self) -> None:
-        """It is over. Who receives is told once that something was missed, and looks."""
-        if not self.ended:
-            self.ended = True
-            self._missed = True
+    async def open(self, ttl: float, owner: str) -> str:
+        """See `Source.open`. A ``ttl`` above that of connecting needs a connection that lasts."""
+        async with self._opening:
+            await self._freshen(ttl)
+            name = session_id(self._name, next(self._numbers), ttl)
+            if not await self._open(name, ttl, owner):
+                # All was deleted since we connected.
+                await prepare(self._connection, self._layout, self._name)
+                if not await self._open(name, ttl, owner):
+                    msg = f"{self._connection.where}: somebody deletes {self._layout.root}"
+                    raise Fault(msg)
+            return name
 
-    def touch(self, sent: float, generation: int, connected_at: float) -> float:
-        """Note that the server has answered what was ``sent``; since when its leader knows of us.
+    async def revive(self) -> None:
+        """Go on with a new client, if none of ours lives and kazoo does not get on.
 
-        The server at hand tells the leader who was heard of with its next reply to a ping, half a
-        tick later. If it dies before, the leader knows no more than the touch before that one.
+        Raises `Fault` if the new one does not connect, either.
         """
-        if generation != self._generation:  # what was under way on the old connection may be lost
-            self._touches = deque([connected_at])
-            self._generation = generation
-        while len(self._touches) > 1 and self._touches[1] <= sent - self.ttl / 4:
-            self._touches.popleft()
-        self._touches.append(sent)
-        return self._touches[0]
+        async with self._opening:
+            if not self._connection.connected and self.all_over():
+                await self._replace(0.0 if self._connection.given_up else self._ttl)
 
-    def arrived(self, data: bytes, version: int, zxid: int) -> Wakeup | None:
-        """The node's data as it is now; returns the wake-up in it if it is a new one."""
-        merged = version - self.version
-        if merged <= 0 or self.ended:
-            return None
-        self.version = version
-        found = wakeup(data)
-        if merged > 1 or found is None:
-            self._missed = True
-        if found is not None:
-            self._events.append(Woken(vm=found.vm, version=zxid, value=found.value))
-        return found
+    def all_over(self) -> bool:
+        """Whether none of ours lives."""
+        now = self._world.monotonic()
+        return all(own.over(now) for own in list(self.own.values()))
 
-    def missed(self, so: bool = True) -> None:
-        """Wake-ups may have been lost, or nobody is to hear so any more."""
-        self._missed = so
+    async def _freshen(self, ttl: float) -> None:
+        """Have a connection that is fresh, unless a session lives on the present one.
 
-    def tell(self, event: Event) -> None:
-        if not self.ended:
-            self._events.append(event)
+        A new ZooKeeper session also takes away what nodes were left of sessions that are over.
+        """
+        if self.all_over():
+            await self._replace(ttl / 2)
+        await self.end_over(list(self.own))
 
-    def take(self) -> list[Event]:
-        """All that its receiver has not had."""
-        events, self._events = self._events, []
-        if self.ended:
-            events.clear()
-        if self._missed:
-            self._missed = False
-            events.insert(0, Missed())
-        return events
+    async def _replace(self, age: float) -> None:
+        """Go on with a new client, if the connection is older than that."""
+        if self._world.monotonic() - self._connection.since >= age:
+            await self._connection.replace()
+            self.feed.live(self._connection.generation)  # there is nothing to watch yet
 
+    async def _open(self, name: str, ttl: float, owner: str) -> bool:
+        """False if there is no place for it."""
+        own = Own(ttl, owner, self._world.monotonic())
+        era = self.beats.era
+        first, *others = self._layout.nodes(name)
 
-class Watchdog:
-    """Deletes the nodes of sessions that are over. One thread, as long as there are any."""
+        def build(steps: Any) -> None:
+            steps.create(first, owner.encode(), ephemeral=True)
+            for node in others:
+                steps.create(node, ephemeral=True)
 
-    PAUSE = 0.25
-    """Seconds until it tries again what the store did not answer."""
+        sure = False
+        try:
+            made, *answers = await self._connection.ask(
+                multi(build), *self.feed.watching(name), change=True
+            )
+            sure = True
+        except Fault as fault:
+            sure = fault.made == "no"
+            raise
+        finally:
+            if not sure:  # it may be there, or come yet: the next `open` ends it
+                own.lost = True
+                self.own[name] = own
+        if isinstance(made, Refused):
+            return False
+        self.own[name] = own
+        if era != self.beats.era:  # its ZooKeeper session has ended meanwhile
+            own.lost = True
+        for answer in answers:
+            self.feed.arrived(name, answer)
+        return True
 
-    def __init__(self, changed: Changes, delete: Callable[[str], None]) -> None:
-        self.sessions: dict[str, Session] = {}
-        """By id; those whose nodes may exist. Guarded by ``changed``."""
-        self._changed = changed
-        self._delete = delete
-        self._running = False
-        self._stopped = False
-        self._afterwards: Callable[[], None] = lambda: None
+    async def renew(self, session: str) -> bool:
+        """See `Source.renew`: one quorum write. Only what was opened here can be renewed."""
+        own = self.own.get(session)
+        sent, era = self._world.monotonic(), self.beats.era
+        if own is None or own.over(sent):
+            return False
 
-    def add(self, session: Session) -> None:
-        """Look after ``session`` from now on. With the lock held."""
-        self.sessions[session.name] = session
-        if not self._running and not self._stopped:
-            self._running = True
-            name = "distjob-zookeeper"
-            threading.Thread(target=self._run, name=name, daemon=True).start()
-        self._changed.tell()
+        def build(steps: Any) -> None:
+            steps.check(self._layout.session(session), ANY)
+            steps.set_data(self._layout.beat(session), b"")
+
+        (results,) = await self._connection.ask(multi(build), change=True, urgent=True)
+        if isinstance(results, Refused):
+            self.feed.gone(session)
+        if own.lost:
+            return False
+        own.sent = max(own.sent, sent)
+        self.beats.wrote(era, results[1].mzxid, self._world.monotonic())
+        return True
+
+    async def end(self, session: str) -> None:
+        """See `Source.end`."""
+        if (own := self.own.get(session)) is not None:
+            own.lost = True
+        nodes = self._layout.nodes(session)
+
+        def build(steps: Any) -> None:
+            for node in nodes:
+                steps.delete(node)
+
+        (results,) = await self._connection.ask(multi(build), change=True, urgent=True)
+        if isinstance(results, Refused):  # it has ended; or somebody has deleted one of them
+            singly = [multi(partial(_delete, node)) for node in nodes]
+            await self._connection.ask(*singly, change=True, urgent=True)
+        self.own.pop(session, None)
+
+    async def end_over(self, sessions: Collection[str]) -> None:
+        """End those of ``sessions`` that are ours and over: they would live as long as kazoo."""
+        now = self._world.monotonic()
+        for session in sessions:
+            if (own := self.own.get(session)) is not None and own.over(now):
+                await self.end(session)
+
+    def over(self, session: str) -> bool:
+        """Whether it is ours, and not to be used any more."""
+        own = self.own.get(session)
+        return own is not None and own.over(self._world.monotonic())
+
+    def number(self, session: str) -> int:
+        """What its commits check: how often it was settled."""
+        own = self.own.get(session)
+        return own.number if own else ANY
+
+    def settled(self, session: str, number: int) -> bool:
+        """It was settled so often, by a settling whose reply was lost perhaps; False: not ours."""
+        own = self.own.get(session)
+        if own is not None:
+            own.number = max(own.number, number)
+        return own is not None
 
     def lost(self) -> None:
-        """The ZooKeeper session has ended, and all nodes with it. With the lock held."""
-        for session in self.sessions.values():
-            session.end()
-            session.deleted = True
-        self.sessions.clear()
-        self._changed.tell()
+        """The ZooKeeper session has ended, and all nodes with it. In kazoo's thread."""
+        self.beats.begin_era()
+        for session in list(self.own):
+            self.feed.gone(session)
 
-    def suspended(self) -> None:
-        """All watches are lost, also those that somebody is just setting. With the lock held."""
-        for session in self.sessions.values():
-            if not session.ended:
-                session.missed()
-        self._changed.tell()
+    async def settle(self, session: str) -> None:
+        """See `Source.settle`: raise the data version of its node, which its commits check.
 
-    def stop(self) -> None:
-        """Leave the sessions to the servers. With the lock held."""
-        self._stopped = True
-        self.sessions.clear()
-        self._changed.tell()
-
-    def finish(self, afterwards: Callable[[], None]) -> bool:
-        """End with the last session, then call ``afterwards``; False: there is none now.
-
-        With the lock held.
+        A commit that is on its way, by whatever connection and of whatever ZooKeeper session,
+        either comes before in ZooKeeper's one order of writes, or fails that check.
         """
-        self._afterwards = afterwards
-        return self._running
+        own, node = self.own.get(session), self._layout.session(session)
+        owner = own.owner.encode() if own else b""
+        (results,) = await self._connection.ask(
+            multi(lambda steps: steps.set_data(node, owner)), change=True, urgent=True
+        )
+        if own is not None and not isinstance(results, Refused):  # else it has ended
+            own.number = max(own.number, results[0].version)
 
-    def _run(self) -> None:
-        while (due := self._due()) is not None:
-            failed = False
-            for session in due:
-                failed = not self._deleted(session) or failed
-            with self._changed:
-                for session in due:
-                    if session.deleted:
-                        self.sessions.pop(session.name, None)
-                if failed and not self._stopped:
-                    self._changed.wait(self.PAUSE)
-        self._afterwards()
 
-    def _due(self) -> list[Session] | None:
-        """Wait for sessions that are over; None when there is nothing to look after."""
-        with self._changed:
-            while self.sessions:
-                now = monotonic()
-                over = [s for s in self.sessions.values() if s.ended or s.deadline <= now]
-                if over:
-                    for session in over:
-                        session.end()
-                    self._changed.tell()
-                    return over
-                self._changed.wait(min(s.deadline for s in self.sessions.values()) - now)
-            self._running = False
-            return None
-
-    def _deleted(self, session: Session) -> bool:
-        try:
-            self._delete(session.path)
-        except BackendUnavailable as error:
-            log.debug("session %s is not deleted yet: %s", session.name, error)
-            return False
-        session.deleted = True
-        return True
+def _delete(node: str, steps: Any) -> None:
+    steps.delete(node)

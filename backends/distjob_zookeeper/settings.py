@@ -5,24 +5,15 @@ Knows nothing of kazoo: settings are checked, and their schema printed, where it
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
+from distjob.backend.transport import CaFile, CertFile, KeyFile, Private, Timeout
 from distjob.sections import Mistake, host_and_port
 
-_File = Annotated[
-    str,
-    msgspec.Meta(
-        max_length=4096,
-        pattern=r"^[^\x00]*\Z",
-        extra={"right": "a path of at most 4096 characters, none of them NUL"},
-    ),
-]
-_SECRETS = ("password",)
 
-
-class ZookeeperSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ZookeeperSettings(Private, frozen=True, kw_only=True):
     """Where the ZooKeeper servers are (3.5 or later), and how to be let in."""
 
     hosts: Annotated[
@@ -36,15 +27,7 @@ class ZookeeperSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             "the chroot below which everything is kept, if any; it is made if it is missing.",
         ),
     ] = "localhost:2181"
-    timeout: Annotated[
-        float,
-        msgspec.Meta(
-            ge=0.01,
-            le=60.0,
-            description="Seconds to wait for a connection, and for each answer. Well below the "
-            "session's TTL, or one answer that is lost can cost the session; never above it.",
-        ),
-    ] = 2.0
+    timeout: Timeout = 2.0
     user: Annotated[
         str,
         msgspec.Meta(
@@ -74,20 +57,15 @@ class ZookeeperSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     tls: Annotated[bool, msgspec.Meta(description="TLS, on the servers' `secureClientPort`.")] = (
         False
     )
-    ca_file: Annotated[
-        _File,
-        msgspec.Meta(description="TLS: the CA's certificate (PEM); empty: the system's CAs."),
-    ] = ""
+    ca_file: CaFile = ""
     cert_file: Annotated[
-        _File,
+        CertFile,
         msgspec.Meta(
             description="TLS: this client's certificate (PEM). Servers ask for one unless "
             "`ssl.clientAuth=none`."
         ),
     ] = ""
-    key_file: Annotated[
-        _File, msgspec.Meta(description="TLS: the key of `cert_file` (PEM), readable by us only.")
-    ] = ""
+    key_file: KeyFile = ""
 
     def __post_init__(self) -> None:
         """Refuse keys that contradict each other."""
@@ -101,19 +79,6 @@ class ZookeeperSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
                 raise Mistake(name, "is for TLS: set zookeeper.tls to true as well")
         if self.key_file and not self.cert_file:
             raise Mistake("key_file", "is the key of zookeeper.cert_file: set both or none")
-
-    def __rich_repr__(self) -> Any:
-        """The fields with the password blotted out, for rich and for `__repr__`."""
-        yield "hosts", self.hosts
-        yield "timeout", self.timeout
-        for name in ("user", "password", "auth", "tls", "ca_file", "cert_file", "key_file"):
-            value = getattr(self, name)
-            if value and (name != "auth" or self.user):
-                yield name, "***" if name in _SECRETS else value
-
-    def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
-        return f"{type(self).__name__}({fields})"
 
 
 def taken_apart(hosts: str) -> tuple[list[tuple[str, int]], str]:

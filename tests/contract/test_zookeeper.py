@@ -9,36 +9,24 @@ from typing import Any
 
 import pytest
 from kazoo.client import KazooClient
-from kazoo.protocol.states import KeeperState
 
+from distjob.config import backends
 from distjob.store import Store
 from distjob.testing.contract import Connect, StoreContract
 from distjob.testing.onloop import OnLoop
-from distjob_zookeeper import ZookeeperSettings, backend
-from distjob_zookeeper.aio import open_store
+from distjob_zookeeper import ZookeeperSettings
 from distjob_zookeeper.layout import Layout
-from distjob_zookeeper.store import ZookeeperStore
 from servers import ZookeeperCluster, ZookeeperNode
 
 TTL = 10.0
 
 
 def open_blocking(settings: ZookeeperSettings, namespace: str) -> Store:
-    return backend.connect(settings, namespace, TTL)
+    return backends.connect("zookeeper", settings, namespace, TTL)
 
 
 def open_on_loop(settings: ZookeeperSettings, namespace: str) -> Store:
-    assert backend.connect_async is not None
-    return OnLoop(partial(backend.connect_async, settings, namespace, TTL))
-
-
-def over_blocking(client: KazooClient, namespace: str) -> Store:
-    # kazoo's own pauses between two tries to connect grow to seconds.
-    return ZookeeperStore(client, namespace, TTL, timeout=10.0)
-
-
-def over_on_loop(client: KazooClient, namespace: str) -> Store:
-    return OnLoop(partial(open_store, client, namespace, TTL, timeout=10.0))
+    return OnLoop(partial(backends.connect_async, "zookeeper", settings, namespace, TTL))
 
 
 class TestZookeeper(StoreContract):
@@ -82,8 +70,13 @@ class TestZookeeper(StoreContract):
         layout = Layout(fresh_namespace)
 
         def entries() -> int:
-            folders = (layout.root, layout.vms, layout.sessions)
-            return sum(len(admin.get_children(folder)) for folder in folders)
+            left, count = [layout.root], 0
+            while left:
+                node = left.pop()
+                below = [f"{node}/{name}" for name in admin.get_children(node)]
+                left += below
+                count += len(below)
+            return count
 
         return entries
 
@@ -102,29 +95,6 @@ class TestZookeeper(StoreContract):
             zookeeper_server.start()
 
         return restart
-
-
-class TestZookeeperWithAClientOfTheUsers(TestZookeeper):
-    """One client for all stores, with kazoo's own defaults."""
-
-    over = staticmethod(over_blocking)
-
-    @pytest.fixture
-    def connect(self, hosts: str, fresh_namespace: str) -> Iterator[Connect]:
-        client = KazooClient(hosts=hosts, timeout=15.0)
-        client.start()
-        stores: list[Store] = []
-
-        def connect() -> Store:
-            stores.append(self.over(client, fresh_namespace))
-            return stores[-1]
-
-        yield connect
-        for store in stores:
-            store.close()
-        assert client.client_state != KeeperState.CLOSED
-        client.stop()
-        client.close()
 
 
 class TestZookeeperEnsemble(TestZookeeper):
@@ -166,10 +136,6 @@ class TestZookeeperEnsemble(TestZookeeper):
 
 class TestZookeeperOnAsyncio(TestZookeeper):
     open = staticmethod(open_on_loop)
-
-
-class TestZookeeperOnAsyncioWithAClientOfTheUsers(TestZookeeperWithAClientOfTheUsers):
-    over = staticmethod(over_on_loop)
 
 
 class TestZookeeperEnsembleOnAsyncio(TestZookeeperEnsemble):

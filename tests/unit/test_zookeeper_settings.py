@@ -11,16 +11,14 @@ import pytest
 from distjob.config import load
 from distjob.errors import ConfigError
 from distjob_zookeeper import backend
+from distjob_zookeeper.client.making import recipe
+from distjob_zookeeper.guarantees import needed
 from distjob_zookeeper.settings import ZookeeperSettings
-from distjob_zookeeper.setup import client_for
 
 
 def test_the_password_is_hidden() -> None:
     settings = ZookeeperSettings(user="distjob", password="s3cret")
-    assert repr(settings) == (
-        "ZookeeperSettings(hosts='localhost:2181', timeout=2.0, user='distjob', password='***', "
-        "auth='digest')"
-    )
+    assert repr(settings) == "ZookeeperSettings(user='distjob', password='***')"
     assert "s3cret" not in f"{settings} {settings!r}"
 
 
@@ -56,7 +54,8 @@ def test_what_is_refused(section: dict[str, object]) -> None:
 )
 def test_hosts_and_chroot(hosts: str, found: list[tuple[str, int]], chroot: str) -> None:
     settings = msgspec.convert({"hosts": hosts}, ZookeeperSettings)
-    client, below = client_for(settings, 10.0)
+    made, below = recipe(settings, 20.0)
+    client = made()
     assert (client.hosts, below) == (found, chroot)
     assert client.chroot == ""
 
@@ -109,3 +108,10 @@ def test_promises_by_topology() -> None:
     assert (single.failover, ensemble.failover) == ("none", "quorum")
     assert single.durable
     assert not single.versions_survive_loss
+
+
+def test_zookeepers_own_sessions_outlive_ours() -> None:
+    """What the leader may not have heard of, twice 0.9 TTL, and half a tick of its default."""
+    for ttl in (0.5, 3.0, 10.0, 20.0):
+        assert needed(ttl) >= 2 * 0.9 * ttl + 1.5
+    assert needed(21.0) <= 20 * 2.0, "what a server of tickTime 2 s grants"

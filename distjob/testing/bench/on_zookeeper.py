@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from kazoo.client import KazooClient
 from kazoo.hosts import collect_hosts
 
-from distjob.config import Settings
+from distjob.config import Settings, backends
 from distjob.errors import ConfigError
 from distjob.store import Store
 from distjob_zookeeper import ZookeeperSettings
-from distjob_zookeeper.store import ZookeeperStore
 
 _COUNTED = re.compile(r"^zk_(packets_received)\t(\d+)$", re.MULTILINE)
 
@@ -23,6 +22,7 @@ class ZookeeperYard:
 
     def __init__(self, settings: Settings) -> None:
         section: ZookeeperSettings = settings.section
+        self._section = section
         self._namespace = settings.namespace
         self._client = KazooClient(hosts=section.hosts, timeout=10.0)
         self._client.start(timeout=10.0)
@@ -50,8 +50,8 @@ class ZookeeperYard:
         return transaction.commit()
 
     def store(self, ttl: float) -> Store:
-        """A store on the same client."""
-        return ZookeeperStore(self._client, self._namespace, ttl)
+        """A store with a client of its own."""
+        return backends.connect("zookeeper", self._section, self._namespace, ttl)
 
     def asked(self) -> Mapping[str, int]:
         """Packets of clients, as `mntr` counts them, of all servers; its own left out."""

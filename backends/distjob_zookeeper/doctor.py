@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING
 
 from kazoo.exceptions import NoNodeError
 
-from distjob.errors import BackendUnavailable
+from distjob.backend.source import Fault
+from distjob.backend.threads import Threads
+from distjob.backend.world import now
 from distjob.store import Finding
-from distjob_zookeeper import setup, verbs, wire
-from distjob_zookeeper.connection import Connection
-from distjob_zookeeper.guarantees import MARGIN
+from distjob_zookeeper.client.asking import acls, children, exists
+from distjob_zookeeper.client.connection import Connection
+from distjob_zookeeper.client.making import recipe
+from distjob_zookeeper.client.words import command
+from distjob_zookeeper.guarantees import LAG, SHARE, needed
 from distjob_zookeeper.layout import PACKET
-from distjob_zookeeper.requests import Batch, Steps
 from distjob_zookeeper.settings import ZookeeperSettings
 
 if TYPE_CHECKING:
@@ -28,26 +31,25 @@ if TYPE_CHECKING:
 TTL = 10.0
 """Seconds; the default of session.ttl, which an examination does not know."""
 OLDEST = (3, 5)
-MANY = 10_000
-"""Empty nodes that are worth a word: each costs the servers about half a kilobyte of memory."""
 
 
 def examine(settings: ZookeeperSettings) -> Iterator[Finding]:
     """Findings about the servers and our way to them. Raises `ConfigError` on bad settings."""
-    client, chroot = setup.client_for(settings, TTL)
-    connection = Connection(client, settings.timeout, lambda _lost: None, needed=0.0)
+    made, chroot = recipe(settings, needed(TTL))
+    world = Threads()
+    connection = Connection(made, world, settings.timeout)
+    connection.sockets.needed = 0.0  # what is granted is to be found out
     try:
-        yield from _servers(client, settings.timeout)
-        yield from _way(client, settings)
-        if not connection.start():
-            yield Finding("danger", str(setup.why(connection)), "start the servers that are down")
-            return
+        yield from _servers(connection.client, settings.timeout)
+        yield from _way(connection.client, settings)
+        now(connection.start())
         yield from _limits(connection)
         yield from _nodes(connection, chroot, settings)
-    except BackendUnavailable as error:
-        yield Finding("danger", str(error), "see what the servers' logs say")
+    except Fault as fault:
+        yield Finding("danger", fault.text, fault.advice or "see what the servers' logs say")
     finally:
-        connection.close(end=True)
+        now(connection.stop(goodbye=True))
+        world.close()
 
 
 def _servers(client: KazooClient, wait: float) -> Iterator[Finding]:
@@ -55,7 +57,7 @@ def _servers(client: KazooClient, wait: float) -> Iterator[Finding]:
     for host in client.hosts:
         where = f"ZooKeeper at {host[0]}:{host[1]}"
         try:
-            said = wire.command(client, host, "srvr", wait)
+            said = command(client, host, "srvr", wait)
         except OSError as error:
             yield Finding("warning", f"{where} can't be asked: {error}", "start it")
             continue
@@ -126,25 +128,18 @@ def _on_loopback(host: str) -> bool:
 
 
 def _limits(connection: Connection) -> Iterator[Finding]:
-    connection.run_here(_ask("/"))  # once it is answered, the timeout is known
-    needed = TTL * MARGIN
-    granted = f"sessions of {connection.granted:g} s where {needed:g} s are asked for"
-    if connection.granted < needed:
+    granted = connection.sockets.granted
+    if granted < needed(TTL) * 0.999:
         yield Finding(
             "danger",
-            f"{granted}: session.ttl is {connection.granted / MARGIN:g} s at most",
+            f"sessions of {granted:g} s where {needed(TTL):g} s are asked for: session.ttl is "
+            f"{max(0.0, granted - LAG) / SHARE:.1f} s at most",
             "raise maxSessionTimeout (20 times tickTime unless set)",
         )
-    elif connection.granted > needed:
-        yield Finding(
-            "warning",
-            f"{granted}: jobs of a controller that died are freed that much later",
-            "lower minSessionTimeout (twice tickTime unless set)",
-        )
     try:
-        connection.run_here(_ask("/" + "x" * PACKET))
-        connection.run_here(_ask("/"))
-    except BackendUnavailable:
+        now(connection.ask(exists("/" + "x" * PACKET)))
+        now(connection.ask(exists("/")))
+    except Fault:
         yield Finding(
             "danger",
             f"a request of {PACKET} bytes is not taken: jobs of a VM in whose line many wait "
@@ -153,37 +148,19 @@ def _limits(connection: Connection) -> Iterator[Finding]:
         )
 
 
-def _ask(path: str) -> Steps[object]:
-    (found,) = yield Batch((verbs.exists(path),))
-    return found
-
-
 def _nodes(connection: Connection, chroot: str, settings: ZookeeperSettings) -> Iterator[Finding]:
     root = f"{chroot}/distjob"
-
-    def children(path: str) -> Steps[list[str]]:
-        (found,) = yield Batch((lambda client: client.get_children_async(path),))
-        return [] if isinstance(found, NoNodeError) else list(found)
-
-    for namespace in connection.run_here(children(root)):
+    (namespaces,) = now(connection.ask(children(root)))
+    if not settings.user or isinstance(namespaces, NoNodeError):
+        return
+    for namespace in namespaces:
         folder = f"{root}/{namespace}/vm"
-        if (vms := len(connection.run_here(children(folder)))) > MANY:
-            yield Finding(
-                "warning",
-                f"{vms} VMs have nodes in {folder}; those without jobs have empty ones",
-                "delete these by ZookeeperStore.forget()",
-            )
-        open_to_all = settings.user and connection.run_here(_open(folder))
-        if open_to_all:
+        (found,) = now(connection.ask(acls(folder)))
+        if not isinstance(found, NoNodeError) and any(
+            acl.id.scheme == "world" and acl.perms & ~1 for acl in found[0]
+        ):
             yield Finding(
                 "warning",
                 f"{folder} was made before user was set: whoever reaches the servers can change it",
                 "set its ACL, and that of all below it",
             )
-
-
-def _open(path: str) -> Steps[bool]:
-    (found,) = yield Batch((lambda client: client.get_acls_async(path),))
-    if isinstance(found, NoNodeError):
-        return False
-    return any(acl.id.scheme == "world" and acl.perms & ~1 for acl in found[0])
