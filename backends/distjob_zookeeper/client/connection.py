@@ -67,9 +67,12 @@ class Connection(Asking):
             wire.sever()
 
     async def start(self) -> None:
-        """Connect. Raises `Fault`; it is to be stopped then, too."""
+        """Connect, whichever of the servers it is that hangs.
+
+        Raises `Fault`; it is to be stopped then, too.
+        """
         self._begin(self.client)
-        await self.until_connected()
+        await self.until_connected(self.timeout * len(self.client.hosts))
 
     async def replace(self) -> None:
         """Go on with a new client. Ends the session of the present one, if that can be told.
@@ -83,17 +86,18 @@ class Connection(Asking):
             self._begin(self._made())
         await self.until_connected()
 
-    async def until_connected(self) -> None:
-        """Wait for kazoo's connection. Raises `Fault`."""
-        until = self.world.monotonic() + self.timeout
+    async def until_connected(self, seconds: float = 0.0) -> None:
+        """Wait for kazoo's connection, at most ``seconds``; 0: `timeout`. Raises `Fault`."""
+        seconds = seconds or self.timeout
+        until = self.world.monotonic() + seconds
         while not self.connected:
             left = until - self.world.monotonic()
             if left <= 0:
-                raise self.why()
+                raise self.why(seconds)
             await self.world.answered(self._when_heard, left)
 
-    def why(self) -> Fault:
-        """What keeps us from being connected."""
+    def why(self, seconds: float = 0.0) -> Fault:
+        """What keeps us from being connected, for as long as that."""
         notes = self.client.logger
         if notes.refused:
             advice = "set zookeeper.user and password"
@@ -108,7 +112,7 @@ class Connection(Asking):
                 unfit=True,
             )
         return Fault(
-            f"{self.where}: no connection within {self.timeout:g} s",
+            f"{self.where}: no connection within {seconds:g} s",
             "check zookeeper.hosts, and that a majority of the servers is up "
             f"({notes.last or 'no answer'})",
         )

@@ -220,6 +220,16 @@ def test_something_else_is_there(opened: Open, greeting: bytes) -> None:
             thread.join()
 
 
+def test_a_server_that_hangs_is_passed_over(hosts: str, opened: Open) -> None:
+    """It lets in, and then says nothing; kazoo would give it half of its session's time."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        silent = f"127.0.0.1:{listener.getsockname()[1]}"
+        begun = clock.monotonic()
+        store = opened(f"{silent},{hosts}", recipe={"randomize_hosts": False}, timeout=1.0)
+        exercise(store)
+        assert clock.monotonic() - begun < 8
+
+
 def test_a_server_that_grants_too_little(hosts: str, opened: Open) -> None:
     """Sessions of ZooKeeper's own must outlive ours; this one grants a minute."""
     refused(ConfigError, "60 s at most.*maxSessionTimeout", lambda: opened(hosts, ttl=33.0))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from kazoo.client import KazooClient
 
 from distjob import clock
 from distjob.errors import BackendUnavailable
@@ -18,18 +19,15 @@ from proxy import Proxy
 from servers import wait_for
 from zookeeper_stores import TTL, Open, kazoo_of, nodes, source_of
 
-if TYPE_CHECKING:
-    from kazoo.client import KazooClient
 
-
-def expire(store: Any, hosts: str) -> None:
-    """End the store's ZooKeeper session as the server would: by another who has its password."""
-    from kazoo.client import KazooClient
-
-    taker = KazooClient(hosts=hosts, client_id=kazoo_of(store).client_id)
+def take_over(hosts: str, client_id: Any) -> bool:
+    """End a ZooKeeper session as the server would, by its password; False: it has ended."""
+    taker = KazooClient(hosts=hosts, client_id=client_id)
     taker.start()
+    taken = taker.client_id == client_id
     taker.stop()
     taker.close()
+    return taken
 
 
 # -- the ZooKeeper session below ------------------------------------------------------------------
@@ -42,7 +40,7 @@ def test_an_expired_session_is_a_lost_one(hosts: str, opened: Open) -> None:
     version = committed(store, "vm", b"x", me)
     assert other.remaining([me])[me] > 0
     receiving = Receiving(store, me, PATIENCE)
-    expire(store, hosts)
+    assert take_over(hosts, kazoo_of(store).client_id)
     assert other.receive(you, PATIENCE) == [Ended(session=me)]
     told: Sequence[Event] = receiving.result()
     assert Ended(session=me) in told, "at once, not with the next renewal"
@@ -227,14 +225,16 @@ def test_close_ends_the_zookeeper_session_only_if_none_of_ours_is_left(
     before = threading.active_count()
     store = opened(hosts)
     store.close_session(store.open_session(TTL, "me"))
-    client = kazoo_of(store)
+    session = kazoo_of(store).client_id
     store.close()
-    assert client.last_zxid == 0, "kazoo has said goodbye"
+    assert not take_over(hosts, session)
     left = opened(hosts)
     name = left.open_session(TTL, "me")
+    session = kazoo_of(left).client_id
     left.close()
     left.close()
     wait_for(lambda: threading.active_count() == before, "all threads ended", 2.0)
     assert admin.get_children(layout.sessions) == [name]
     with pytest.raises(BackendUnavailable, match="closed"):
         left.read("vm")
+    assert take_over(hosts, session)
