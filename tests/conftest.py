@@ -1,10 +1,10 @@
-"""Makes the servers' and stores' fixtures known to every test; see `servers` and `stores`."""
+"""Makes known to every test what is in `ends`, `servers` and `stores`."""
 
 from __future__ import annotations
 
 import pytest
 
-pytest_plugins = ("servers", "stores")
+pytest_plugins = ("ends", "servers", "stores")
 
 
 @pytest.hookimpl(trylast=True)

@@ -25,6 +25,7 @@ from distjob import (
     connect,
 )
 from distjob.fencing import Guard
+from ends import started
 from proxy import Proxy
 
 TTL = 1.5
@@ -255,15 +256,13 @@ except Exception as error:
 @pytest.fixture
 def holder(redis_server, fresh_namespace, tmp_path):
     """A process that holds the VM's job."""
-    process = subprocess.Popen(
+    with started(
         [sys.executable, "-c", HOLD, redis_server.url, fresh_namespace, str(tmp_path / "guard.db")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-    )
-    yield process
-    process.kill()
-    process.communicate()
+    ) as process:
+        yield process
 
 
 def test_a_killed_holder_is_succeeded_within_ttl_and_a_second(make, redis_server, holder):
@@ -302,14 +301,14 @@ def test_ctrl_c_withdraws_one_who_waits(make, redis_server, fresh_namespace):
             "try:\n    client.begin('vm', 'modify')\n"
             "except KeyboardInterrupt:\n    print(client.status('vm').waiters, flush=True)\n"
         )
-        waiter = subprocess.Popen(
+        with started(
             [sys.executable, "-c", code, redis_server.url, fresh_namespace],
             stdout=subprocess.PIPE,
             text=True,
-        )
-        until(lambda: len(a.status("vm").waiters) == 1)
-        waiter.send_signal(signal.SIGINT)
-        assert waiter.communicate(timeout=PATIENCE)[0] == "()\n"
+        ) as waiter:
+            until(lambda: len(a.status("vm").waiters) == 1)
+            waiter.send_signal(signal.SIGINT)
+            assert waiter.communicate(timeout=PATIENCE)[0] == "()\n"
         assert a.status("vm").waiters == ()
 
 

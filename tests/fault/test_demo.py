@@ -13,6 +13,7 @@ import pytest
 
 from distjob import clock
 from distjob.client import connect
+from ends import started
 
 DEMO = (sys.executable, "-c", "from distjob.cli import main; main()", "demo")
 
@@ -33,12 +34,12 @@ def nothing_left(folder: Path, before: set[str]) -> None:
 
 
 def test_demo_shows_and_checks_what_it_promises(tmp_path: Path) -> None:
-    started = clock.monotonic()
+    begun = clock.monotonic()
     done = subprocess.run(
         DEMO, capture_output=True, text=True, env=environment(tmp_path), timeout=60, check=False
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    assert clock.monotonic() - started < 40
+    assert clock.monotonic() - begun < 40
     for fact in (
         r"ctl-b +wants modify, waits for ctl-a's modify",
         r"ctl-a was killed",
@@ -65,14 +66,13 @@ def test_interrupted_demo_leaves_nothing(tmp_path: Path, number: signal.Signals)
     config.write_text(f"sqlite: {{path: {tmp_path / 'jobs.db'}}}\n")
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    demo = subprocess.Popen(
+    with started(
         [*DEMO, "--config", str(config)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=environment(temporary),
-    )
-    try:
+    ) as demo:
         assert demo.stdout is not None
         line = demo.stdout.readline()
         while line and "was killed" not in line:
@@ -80,9 +80,6 @@ def test_interrupted_demo_leaves_nothing(tmp_path: Path, number: signal.Signals)
         assert line, "the demo ended early"
         demo.send_signal(number)
         _, err = demo.communicate(timeout=30)
-    finally:
-        demo.kill()
-        demo.communicate()
     assert demo.returncode == 128 + number
     assert "Traceback" not in err
     nothing_left(temporary, set())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,9 +18,19 @@ EXAMPLES = Path(__file__).parent.parent.parent / "docs" / "examples"
 SINGLE = ["sqlite", "redis", "etcd", "zookeeper"]
 
 
-def start(example: str, *arguments: object, cwd: Path | None = None) -> subprocess.Popen[str]:
-    command = [sys.executable, str(EXAMPLES / example), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=cwd)
+Run = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def run(start: Callable[..., Any]) -> Run:
+    """Runs an example in a process of its own."""
+
+    def run(example: str, *arguments: object, cwd: Path | None = None) -> subprocess.Popen[str]:
+        command = [sys.executable, str(EXAMPLES / example), *map(str, arguments)]
+        process: subprocess.Popen[str] = start(command, stdout=subprocess.PIPE, text=True, cwd=cwd)
+        return process
+
+    return run
 
 
 def finish(process: subprocess.Popen[str]) -> list[str]:
@@ -32,8 +44,8 @@ def test_the_control_plane_is_short() -> None:
 
 
 @pytest.mark.parametrize("config", SINGLE, indirect=True)
-def test_a_control_plane(config: Path) -> None:
-    told = finish(start("control_plane.py", cwd=config.parent))
+def test_a_control_plane(run: Run, config: Path) -> None:
+    told = finish(run("control_plane.py", cwd=config.parent))
     phases = ["begin", "perform", "confirm"]
     assert told == [*(f"vm-1 to b: {phase}" for phase in phases), "['vda', 'vdb']"]
     with distjob.connect(config) as jobs:
@@ -41,8 +53,8 @@ def test_a_control_plane(config: Path) -> None:
 
 
 @pytest.mark.parametrize("config", SINGLE, indirect=True)
-def test_two_control_planes_share_their_vms(config: Path) -> None:
-    both = [start("control_plane.py", cwd=config.parent) for _ in range(2)]
+def test_two_control_planes_share_their_vms(run: Run, config: Path) -> None:
+    both = [run("control_plane.py", cwd=config.parent) for _ in range(2)]
     for process in both:
         assert finish(process)[-1] == "['vda', 'vdb']"
     with distjob.connect(config) as jobs:
@@ -50,16 +62,16 @@ def test_two_control_planes_share_their_vms(config: Path) -> None:
 
 
 @pytest.mark.parametrize("config", SINGLE, indirect=True)
-def test_a_migration_passes_from_source_to_destination(config: Path) -> None:
-    [nothing] = finish(start("migration.py", "destination", config, "vm"))
+def test_a_migration_passes_from_source_to_destination(run: Run, config: Path) -> None:
+    [nothing] = finish(run("migration.py", "destination", config, "vm"))
     assert nothing.startswith("there is nothing to finish")
-    *copied, last = finish(start("migration.py", "source", config, "vm"))
+    *copied, last = finish(run("migration.py", "source", config, "vm"))
     assert last == "handed over"
     with distjob.connect(config) as jobs:
         [left] = jobs.orphans()
         assert left.long is not None
         assert (left.long.phase, left.long.left) == ("finish", "detached")
-    resumed, finished = finish(start("migration.py", "destination", config, "vm"))
+    resumed, finished = finish(run("migration.py", "destination", config, "vm"))
     assert finished == "finished"
     tokens = [int(re.findall(r"token (\d+)", line)[0]) for line in [*copied, resumed]]
     assert len(tokens) == 5
@@ -67,14 +79,14 @@ def test_a_migration_passes_from_source_to_destination(config: Path) -> None:
 
 
 @pytest.mark.parametrize("config", ["redis"], indirect=True)
-def test_the_source_dies(config: Path) -> None:
+def test_the_source_dies(run: Run, config: Path) -> None:
     with distjob.connect(config) as jobs:
         dead: Client = distjob.connect(config)
         job = dead.begin_async("vm", AsyncJob.MIGRATION_OUT, on_owner_loss="orphan")
         job.set_phase("perform")
-        [told] = finish(start("migration.py", "destination", config, "vm"))
+        [told] = finish(run("migration.py", "destination", config, "vm"))
         assert told.startswith("not yet: ")
         dead.close()  # as its end would be found within its TTL
-        [told] = finish(start("migration.py", "destination", config, "vm"))
+        [told] = finish(run("migration.py", "destination", config, "vm"))
         assert told == "the source died in phase 'perform': cleaned up"
         assert jobs.list() == []

@@ -7,11 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from distjob.fencing import Guard
 from distjob.jobs import Slot
 
+PATIENCE = 30.0
 ADMIT = """
 import sys
 from distjob.fencing import Guard
@@ -52,19 +57,28 @@ print(done)
 """
 
 
-def start(program: str, *arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", program, *map(str, arguments)], stdout=subprocess.PIPE, text=True
-    )
+Run = Callable[..., "subprocess.Popen[str]"]
 
 
-def test_no_mark_is_below_an_acknowledged_one(tmp_path: Path) -> None:
+@pytest.fixture
+def run(start: Callable[..., Any]) -> Run:
+    """Runs a program in a process of its own."""
+
+    def run(program: str, *arguments: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", program, *map(str, arguments)]
+        process: subprocess.Popen[str] = start(command, stdout=subprocess.PIPE, text=True)
+        return process
+
+    return run
+
+
+def test_no_mark_is_below_an_acknowledged_one(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "guard.db"
     chance = random.Random(7)
     rounds, acknowledged = 0, 0
     end = time.monotonic() + 4
     while time.monotonic() < end or rounds < 3:
-        processes = [start(ADMIT, path, 3, offset) for offset in range(3)]
+        processes = [run(ADMIT, path, 3, offset) for offset in range(3)]
         for process in processes:  # all have begun
             assert process.stdout is not None
             assert process.stdout.readline()
@@ -72,7 +86,7 @@ def test_no_mark_is_below_an_acknowledged_one(tmp_path: Path) -> None:
             time.sleep(chance.uniform(0, 0.1))
             process.send_signal(signal.SIGKILL)
         for process in processes:
-            said, _ = process.communicate()
+            said, _ = process.communicate(timeout=PATIENCE)
             complete = said.rpartition("\n")[0].split()
             assert complete == sorted(complete, key=int)
             acknowledged = max([acknowledged, *map(int, complete)])
@@ -82,11 +96,11 @@ def test_no_mark_is_below_an_acknowledged_one(tmp_path: Path) -> None:
     assert acknowledged > rounds
 
 
-def test_bodies_of_two_processes_never_interleave(tmp_path: Path) -> None:
+def test_bodies_of_two_processes_never_interleave(run: Run, tmp_path: Path) -> None:
     path, log = tmp_path / "guard.db", tmp_path / "log"
     until = time.monotonic() + 2.5
-    racers = [start(RACE, path, log, offset, until) for offset in (1, 2)]
-    done = [int(racer.communicate()[0]) for racer in racers]
+    racers = [run(RACE, path, log, offset, until) for offset in (1, 2)]
+    done = [int(racer.communicate(timeout=PATIENCE)[0]) for racer in racers]
     assert all(racer.returncode == 0 for racer in racers)
     assert min(done) > 0, "one never got in: nothing was raced"
     lines = [line.split() for line in log.read_text().splitlines()]
@@ -98,9 +112,9 @@ def test_bodies_of_two_processes_never_interleave(tmp_path: Path) -> None:
     assert tokens == sorted(tokens), "a stale holder acted"
 
 
-def test_a_killed_body_lets_the_others_in(tmp_path: Path) -> None:
+def test_a_killed_body_lets_the_others_in(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "guard.db"
-    holder = start(
+    holder = run(
         "import sys, time\nfrom distjob.fencing import Guard\n"
         "with Guard(sys.argv[1]).exclusively('vm', 'sync', 5):\n"
         "    print('in', flush=True)\n    time.sleep(60)",
@@ -109,7 +123,7 @@ def test_a_killed_body_lets_the_others_in(tmp_path: Path) -> None:
     assert holder.stdout is not None
     assert holder.stdout.readline() == "in\n"
     holder.kill()
-    holder.communicate()
+    holder.communicate(timeout=PATIENCE)
     with Guard(path, wait=2) as guard:
         assert guard.highest("vm", Slot.SYNC) == 5
         guard.admit("vm", Slot.SYNC, 6)

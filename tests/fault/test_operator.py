@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from distjob import Client, clock, connect
+from ends import end, started
 
 PATIENCE = 30.0
 TTL = 20.0
@@ -94,8 +95,7 @@ class Holder:
     def close(self) -> None:
         self.process.kill()
         self._reader.join(PATIENCE)
-        with suppress(BrokenPipeError), self.process:
-            pass
+        end(self.process)
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def test_ls(config: Path, holder: Any, jobs: Client) -> None:
 def test_ls_watches(config: Path, holder: Any) -> None:
     modify = holder("modify")
     words = [COMMAND, "ls", "--watch", "0.1", "--json", "--config", str(config)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ls:
+    with started(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ls:
         assert ls.stdout
         assert ls.stderr
         first = json.loads(ls.stdout.readline())
@@ -245,7 +245,7 @@ def test_evict_lets_the_next_one_in(config: Path, holder: Any, jobs: Client) -> 
 
 def test_evict_stops_a_command_that_runs_under_the_job(config: Path, jobs: Client) -> None:
     words = [COMMAND, "run", "vm", "--job", "modify", "--config", str(config), "--", "sleep", "60"]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as run:
+    with started(words, stderr=subprocess.PIPE, text=True) as run:
         assert run.stderr
         until(lambda: _has_child(run.pid))
         assert distjob(config, "evict", "vm", "--all", "--yes")[0] == 0
@@ -307,7 +307,7 @@ def test_adopt_that_is_ended_leaves_the_job(config: Path, holder: Any, jobs: Cli
     old.says("detach")
     old.hears("detach")
     words = [COMMAND, "adopt", "vm", "backup", "--config", str(config), "--", "sleep", "60"]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as adopt:
+    with started(words, stderr=subprocess.PIPE, text=True) as adopt:
         assert adopt.stderr
         until(lambda: (long := jobs.status("vm").long) and long.alive)
         until(lambda: _has_child(adopt.pid))

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -256,10 +257,12 @@ def test_busy_threads_let_a_fork_pass(store: Store, path: Path) -> None:
             thread.join()
 
 
-def test_who_waits_for_another_process_lets_a_fork_pass(store: Store, path: Path) -> None:
+def test_who_waits_for_another_process_lets_a_fork_pass(
+    store: Store, path: Path, start: Callable[..., Any]
+) -> None:
     session = store.open_session(10.0, "me")
     replies: list[object] = []
-    writer = subprocess.Popen(
+    writer = start(
         [sys.executable, __file__, "hold", path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert writer.stdin is not None
@@ -273,7 +276,7 @@ def test_who_waits_for_another_process_lets_a_fork_pass(store: Store, path: Path
     begun = clock.monotonic()
     child = fork(lambda: write(connect(path), "childs"))
     took = clock.monotonic() - begun
-    writer.communicate(b"\n")
+    writer.communicate(b"\n", timeout=10)
     assert child() == "None"
     thread.join(10)
     assert isinstance(replies[0], Committed)

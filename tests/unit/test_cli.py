@@ -22,6 +22,7 @@ from distjob.cli.app import cli
 from distjob.cli.output import exit_code, printable
 from distjob.cli.show import rows_of, table
 from distjob.client import Client, connect
+from ends import started
 
 
 @pytest.fixture
@@ -289,9 +290,7 @@ def test_ls_watches_on_a_terminal(config: Path, tmp_path: Path) -> None:
     environment = os.environ | {"COLUMNS": "200", "TERM": "xterm"}
     with connect(config) as client:
         client.begin("vm-1", "modify", api="nightly")
-        with subprocess.Popen(
-            words, stdin=slave, stdout=slave, stderr=slave, env=environment
-        ) as watch:
+        with started(words, stdin=slave, stdout=slave, stderr=slave, env=environment) as watch:
             os.close(slave)
             seen = _read_until(master, "nightly")
             client.begin("vm-2", "modify", api="daily")

@@ -214,7 +214,7 @@ def test_settings(section: dict[str, object]) -> None:
         msgspec.convert(section, backend.settings)
 
 
-def test_many_processes_make_the_file_at_once(path: Path) -> None:
+def test_many_processes_make_the_file_at_once(path: Path, start: Callable[..., Any]) -> None:
     program = """if True:
         import sys
         from distjob_sqlite import SqliteSettings, backend
@@ -226,9 +226,7 @@ def test_many_processes_make_the_file_at_once(path: Path) -> None:
             store.close()
     """
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", program, str(path), str(number)], stdin=subprocess.PIPE
-        )
+        start([sys.executable, "-c", program, str(path), str(number)], stdin=subprocess.PIPE)
         for number in range(6)
     ]
     for process in processes:

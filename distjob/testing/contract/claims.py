@@ -129,10 +129,12 @@ class Claims:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as process:
             assert process.stdout is not None
-            session = process.stdout.readline().strip()
-            assert store.remaining([session])[session] > 0
-            begun = clock.monotonic()
-            process.kill()
+            try:
+                session = process.stdout.readline().strip()
+                assert store.remaining([session])[session] > 0
+            finally:
+                begun = clock.monotonic()
+                process.kill()
         wait_until_ended(store, session, PATIENCE + short + store.guarantees.grace)
         assert clock.monotonic() - begun < short + store.guarantees.grace + 1
 
