@@ -34,6 +34,8 @@ class Proxy:
         self._doomed: set[socket.socket] = set()
         self._lose_request: bytes | None = None
         self._lose_reply: bytes | None = None
+        self._silent = False
+        """Whether a connection whose reply was dropped stays, as one that hangs."""
         self._stalled = False
         self._closed = False
         self.dropped = threading.Event()
@@ -45,7 +47,15 @@ class Proxy:
         """Forward the next request that holds ``to``, swallow its reply, cut the connection."""
 
         def arm() -> None:
-            self._lose_reply = to
+            self._lose_reply, self._silent = to, False
+
+        self._order(arm)
+
+    def swallow_replies(self, to: bytes = b"") -> None:
+        """Forward the next request that holds ``to``, and nothing in return until `cut`."""
+
+        def arm() -> None:
+            self._lose_reply, self._silent = to, True
 
         self._order(arm)
 
@@ -158,8 +168,10 @@ class Proxy:
             data = one.recv(1 << 16)
         except OSError:
             data = b""
-        if not data or self._lost(one, data):
+        lost = bool(data) and self._lost(one, data)
+        if not data or (lost and not (self._silent and one in self._doomed)):
             self._cut(one)
+        if not data or lost:
             return
         with contextlib.suppress(OSError):  # its own end will be read and cut
             self._peers[one].sendall(data)

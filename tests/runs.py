@@ -16,7 +16,9 @@ from pathlib import Path
 from distjob import clock
 from distjob.client import Client, connect
 
-TTL = 1.5
+TTL = 4.0
+PATIENCE = 60.0
+"""Seconds that a busy machine may take for what takes one."""
 DISTJOB = (sys.executable, "-c", "from distjob.cli import main; main()")
 
 BEAT = """
@@ -50,7 +52,7 @@ class Bench:
         self.database.parent.mkdir()
         self.config = folder / "distjob.json"  # JSON is YAML
         section = {"path": str(self.database)}
-        text = {"sqlite": section, "session": {"ttl": TTL}, "job": {"wait": 20}}
+        text = {"sqlite": section, "session": {"ttl": TTL}, "job": {"wait": PATIENCE}}
         self.config.write_text(json.dumps(text))
         self.pause = threading.Event()
         self.running: list[subprocess.Popen[str]] = []
@@ -92,7 +94,7 @@ class Bench:
         log = str(self.folder / name)
         return (sys.executable, "-I", "-S", "-c", BEAT, log, str(seconds), *how)
 
-    def until(self, happened: object, seconds: float = 15.0) -> None:
+    def until(self, happened: object, seconds: float = PATIENCE) -> None:
         assert callable(happened)
         limit = clock.monotonic() + seconds
         while not happened():
@@ -101,7 +103,7 @@ class Bench:
 
     def passes_on_after(self, name: str = "beats") -> float:
         """Begin the job as another controller; nothing may beat after that. Returns when."""
-        with self.client() as other, other.begin("vm", "modify", wait=20):
+        with self.client() as other, other.begin("vm", "modify", wait=PATIENCE):
             granted = clock.monotonic()
             self.pause.wait(0.1)
         last = max(moment for _, moment in self.beats(name))
@@ -117,6 +119,6 @@ class Bench:
             process.communicate(timeout=10)
 
 
-def ended(process: subprocess.Popen[str], seconds: float = 20.0) -> tuple[int, str, str]:
+def ended(process: subprocess.Popen[str], seconds: float = PATIENCE) -> tuple[int, str, str]:
     out, err = process.communicate(timeout=seconds)
     return process.returncode, out, err

@@ -19,6 +19,8 @@ from distjob.errors import BackendUnavailable
 from distjob.store import AsyncStore, Event, Guarantees, Reply, Versioned
 
 T = TypeVar("T")
+PATIENCE = 20.0
+"""Seconds that a call has to return once what it was asked of was closed."""
 
 
 class LoopThread:
@@ -28,6 +30,7 @@ class LoopThread:
         self.loop = asyncio.new_event_loop()
         self.complaints: list[str] = []
         self.loop.set_exception_handler(lambda _, told: self.complaints.append(str(told)))
+        self._calls: set[asyncio.Task[Any]] = set()
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self.loop.run_forever, name="loop", daemon=True)
         self._thread.start()
@@ -39,7 +42,7 @@ class LoopThread:
             raise BackendUnavailable("the event loop was closed")
         if self.gone:
             return now(steps)  # to be refused
-        future = asyncio.run_coroutine_threadsafe(steps, self.loop)
+        future = asyncio.run_coroutine_threadsafe(self._called(steps), self.loop)
         try:
             return future.result()
         except CancelledError as error:
@@ -58,9 +61,26 @@ class LoopThread:
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(call)
 
+    async def _called(self, steps: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        self._calls.add(task)
+        try:
+            return await steps
+        finally:
+            self._calls.discard(task)
+
     def left(self) -> list[str]:
-        """The tasks that are there, which are ended, and what was complained of."""
-        return [*self.run(_tasks()), *self.complaints]
+        """The tasks that are there, which are ended, and what was complained of.
+
+        A call that another thread waits for has its time to come to its end.
+        """
+        return [*self.run(self._left()), *self.complaints]
+
+    async def _left(self) -> list[str]:
+        if others := self._calls - {asyncio.current_task()}:
+            await asyncio.wait(others, timeout=PATIENCE)
+        return await _tasks()
 
     def close(self) -> list[str]:
         """Stop the loop; names what was `left`."""

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -165,17 +166,32 @@ def test_session_verbs_say_that_they_are_unanswered(
     assert alive or verb == "close_session"  # which etcd may have given up with the connection
 
 
-@pytest.mark.parametrize("holding", [b"/owner/", b"\x08\x04\x10"])
+@pytest.mark.parametrize("holding", [b"/owner/", b"\x08\x02\x10"])
 def test_a_session_whose_reply_was_lost_leaves_nothing(
-    connect: Connect, proxy: Proxy, lease_list: Callable[[], set[str]], holding: bytes
+    connect: Connect,
+    proxy: Proxy,
+    etcd_server: EtcdNode,
+    lease_list: Callable[[], set[str]],
+    holding: bytes,
 ) -> None:
     store = connect(f"127.0.0.1:{proxy.port}")
-    before = lease_list()
-    proxy.drop_next_reply(to=holding)
-    assert failed(lambda: store.open_session(4.0, "me")).unanswered
-    left = lease_list() - before
-    assert len(left) == 1
-    wait_for(lambda: not left & lease_list(), "the lease to end")
+    before, granted = lease_list(), leases_granted(etcd_server)
+    proxy.swallow_replies(to=holding)
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(store.open_session, 2.0, "me")
+        assert proxy.dropped.wait(10.0)
+        wait_for(lambda: leases_granted(etcd_server) == granted + 1, "a lease")
+        proxy.cut()
+        assert failed(opening.result).unanswered
+    wait_for(lambda: lease_list() <= before, "the lease to end")
+
+
+def leases_granted(server: EtcdNode) -> int:
+    """How many it has ever granted."""
+    with urllib.request.urlopen(f"http://{server.address}/metrics", timeout=10) as page:
+        found = re.search(r"(?m)^etcd_debugging_lease_granted_total (\S+)$", page.read().decode())
+    assert found
+    return round(float(found[1]))
 
 
 # -- wake-ups ---------------------------------------------------------------------------------
@@ -388,7 +404,7 @@ def test_a_server_that_has_lost_all_its_data(spawn_etcd: Callable[..., EtcdNode]
         node.exec("rm", "-rf", f"{data}/data")
         node.kill()
         node.start()
-        wait_for(lambda: store.read("vm").value is None, "an empty store")
+        assert try_until(lambda: store.read("vm")).value is None
         assert not store.keep_alive(me)
         me, other = store.open_session(60.0, "me"), store.open_session(60.0, "other")
         events = receive(store, me, Missed())

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from distjob import clock
-from runs import DISTJOB, Bench
+from runs import DISTJOB, PATIENCE, Bench
 
 TERMINAL = """
 import fcntl, os, sys, termios
@@ -31,7 +31,7 @@ class Terminal:
         self.seen = ""
 
     def read_until(self, pattern: str) -> None:
-        limit = clock.monotonic() + 15
+        limit = clock.monotonic() + PATIENCE
         while not re.search(pattern, self.seen):
             left = limit - clock.monotonic()
             assert select.select([self.master], [], [], max(0.0, left))[0], self.seen
@@ -66,7 +66,7 @@ def test_ctrl_c_reaches_the_command(bench: Bench, terminal: Terminal) -> None:
     run = on_terminal(bench, terminal, "sh", "-c", script)
     terminal.read_until("ready")
     os.write(terminal.master, b"\x03")
-    assert run.wait(10) == 5
+    assert run.wait(PATIENCE) == 5
     terminal.read_until("told")
     with bench.client() as client:
         assert client.list() == []
@@ -76,7 +76,7 @@ def test_ctrl_c_ends_a_plain_command_with_130(bench: Bench, terminal: Terminal) 
     run = on_terminal(bench, terminal, "sh", "-c", "echo ready; exec sleep 60")
     terminal.read_until("ready")
     os.write(terminal.master, b"\x03")
-    assert run.wait(10) == 130
+    assert run.wait(PATIENCE) == 130
 
 
 def test_the_command_may_read_and_the_terminal_is_given_back(
@@ -102,12 +102,12 @@ def test_the_command_may_read_and_the_terminal_is_given_back(
     terminal.read_until(r"two\?")
     os.write(terminal.master, b"def\n")
     terminal.read_until("back-def")
-    assert shell.wait(10) == 0
+    assert shell.wait(PATIENCE) == 0
 
 
 def test_terminal_of_another_session(bench: Bench, terminal: Terminal) -> None:
     run = bench.run("sh", "-c", "echo ran", stdin=terminal.slave)
-    assert run.wait(10) == 0
+    assert run.wait(PATIENCE) == 0
     terminal.read_until("ran")
 
 
@@ -118,7 +118,7 @@ def test_ctrl_z_is_refused(bench: Bench, terminal: Terminal) -> None:
     os.write(terminal.master, b"\x1a")
     os.write(terminal.master, b"abc\n")
     terminal.read_until("got-abc")
-    assert run.wait(10) == 0
+    assert run.wait(PATIENCE) == 0
 
 
 def test_in_a_pipeline_the_command_gets_the_terminal_when_it_asks(
@@ -137,4 +137,4 @@ def test_in_a_pipeline_the_command_gets_the_terminal_when_it_asks(
     terminal.read_until(r"one\?")
     os.write(terminal.master, b"abc\n")
     terminal.read_until("got-abc")
-    assert shell.wait(10) == 0
+    assert shell.wait(PATIENCE) == 0
