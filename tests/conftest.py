@@ -1,10 +1,10 @@
-"""Makes known to every test what is in `ends`, `servers` and `stores`."""
+"""Makes known to every test what `ends`, `servers`, `stores` and `certificates` have."""
 
 from __future__ import annotations
 
 import pytest
 
-pytest_plugins = ("ends", "servers", "stores")
+pytest_plugins = ("certificates", "ends", "servers", "stores")
 
 
 @pytest.hookimpl(trylast=True)

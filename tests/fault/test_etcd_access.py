@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -231,28 +229,25 @@ def test_the_token_of_the_users_client(guarded: EtcdNode) -> None:
 
 
 @pytest.fixture
-def secured(spawn_etcd: Spawn, tmp_path: Path) -> EtcdNode:
+def secured(spawn_etcd: Spawn, certificates: Path) -> EtcdNode:
     """A server that asks for a certificate of its CA."""
-    if shutil.which("openssl") is None and not os.environ.get("CI"):
-        pytest.skip("there is no openssl to make certificates with")
-    make_certificates(tmp_path)
     return spawn_etcd(
         "--cert-file={dir}/server.crt",
         "--key-file={dir}/server.key",
         "--trusted-ca-file={dir}/ca.crt",
         "--client-cert-auth",
         scheme="https",
-        give=[tmp_path / name for name in ("server.crt", "server.key", "ca.crt")],
+        give=[certificates / name for name in ("server.crt", "server.key", "ca.crt")],
     )
 
 
 def test_tls_with_certificates_of_both_sides(
-    secured: EtcdNode, tmp_path: Path, connected: Connected
+    secured: EtcdNode, certificates: Path, connected: Connected
 ) -> None:
-    ca = {"ca_file": str(tmp_path / "ca.crt")}
+    ca = {"ca_file": str(certificates / "ca.crt")}
     own = {
-        "cert_file": str(tmp_path / "client.crt"),
-        "key_file": str(tmp_path / "client.key"),
+        "cert_file": str(certificates / "client.crt"),
+        "key_file": str(certificates / "client.key"),
     }
     with connected(secured, **ca, **own) as store:
         exercise(store)
@@ -273,33 +268,9 @@ def test_tls_with_certificates_of_both_sides(
     ):
         pass  # in the clear
     credentials = grpc.ssl_channel_credentials(
-        *((tmp_path / name).read_bytes() for name in ("ca.crt", "client.key", "client.crt"))
+        *((certificates / name).read_bytes() for name in ("ca.crt", "client.key", "client.crt"))
     )
     with grpc.secure_channel(secured.address, credentials) as channel:
         store = EtcdStore(channel, "ns", TTL)
         exercise(store)
         store.close()
-
-
-def make_certificates(folder: Path) -> None:
-    """A CA, and certificates of it for the server 127.0.0.1 and a client."""
-
-    def openssl(*words: str) -> None:
-        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
-
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-batch")
-    openssl(
-        *("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=test ca"),
-        *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),
-    )
-    for name in ("server", "client"):
-        openssl(
-            "req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}"
-        )
-        (folder / "names").write_text(
-            "subjectAltName=IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n", encoding="utf-8"
-        )
-        openssl(
-            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key"),
-            *("-CAcreateserial", "-out", f"{name}.crt", "-extfile", "names"),
-        )

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import shutil
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -486,16 +483,6 @@ def test_a_wrong_password(connect: Connect, redis_server: RedisServer, user: str
     assert_secret(caught.value)
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Those of `make_certificates`. Once: a server does not read a file of the same name again."""
-    if shutil.which("openssl") is None and not os.environ.get("CI"):
-        pytest.skip("there is no openssl to make certificates with")
-    folder = tmp_path_factory.mktemp("certificates")
-    make_certificates(folder)
-    return folder
-
-
 def test_tls_with_certificates_of_both_sides(
     connect: Connect,
     redis_server: RedisServer,
@@ -524,30 +511,6 @@ def test_tls_with_certificates_of_both_sides(
     by_name = f"rediss://{user}localhost:{redis_server.tls_port}/0"
     with pytest.raises(DistjobError, match=r"(?i)hostname|certificate"):
         connect(by_name, **files)  # signed, but for another name
-
-
-def make_certificates(folder: Path) -> None:
-    """A CA, and certificates of it for the server 127.0.0.1 and a client."""
-
-    def openssl(*words: str) -> None:
-        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
-
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-batch")
-    openssl(
-        *("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=test ca"),
-        *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),
-    )
-    for name in ("server", "client"):
-        openssl(
-            "req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}"
-        )
-        (folder / "names").write_text(
-            "subjectAltName=IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n", encoding="utf-8"
-        )
-        openssl(
-            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key"),
-            *("-CAcreateserial", "-out", f"{name}.crt", "-extfile", "names"),
-        )
 
 
 def commit_waking(store: Store, session: str, value: bytes = b"woken") -> int:
