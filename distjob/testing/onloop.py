@@ -6,11 +6,11 @@ Each call is a task of an event loop that runs in a thread of its own; the calle
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import threading
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from inspect import isawaitable
 from typing import Any, Self, TypeVar
 
 from distjob.aio import AsyncClient
@@ -167,7 +167,10 @@ class Proxy:
         self._thing = thing
 
     def __getattr__(self, name: str) -> Any:
-        found = self._thread.run(_get(self._thing, name))
+        if inspect.isfunction(getattr(type(self._thing), name, None)):  # no need to ask the loop
+            found = getattr(self._thing, name)
+        else:
+            found = self._thread.run(_get(self._thing, name))
         if not callable(found):
             return found
 
@@ -235,7 +238,7 @@ async def _get(thing: Any, name: str) -> Any:
 
 async def _call(method: Any, args: Any, named: Any) -> Any:
     result = method(*args, **named)
-    return await result if isawaitable(result) else result
+    return await result if inspect.isawaitable(result) else result
 
 
 async def _awaited(connect: Callable[[], Awaitable[T]]) -> T:

@@ -4,8 +4,8 @@
 
 A trace is ``{"max_queued": N, "steps": [{"actor", "op", "args", "expect"}]}``, as told in
 docs/semantics.md. After each step it compares the step's own result, libvirt's message and which
-waiters the step let in, by `Client.status` and by the begin calls that return. Without --config
-it plays on the memory store. Exit status 1 if a trace failed.
+waiters the step let in, by the begin calls that return and, where it can let somebody in, by
+`Client.status`. Without --config it plays on the memory store. Exit status 1 if a trace failed.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ import json
 import sys
 import threading
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotDone
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, cast
 
-from distjob import clock
 from distjob.client import Client
 from distjob.config import Settings, load, open_backend, open_backend_async
 from distjob.errors import DistjobError, QueueFull
+from distjob.hooks import Event, Hook, Waiting
 from distjob.jobs import AgentJob, AsyncJob, Job
 from distjob.lease import AsyncJobLease, Lease
 from distjob.offloop import OffLoop
@@ -40,12 +41,42 @@ PATIENCE = 20.0
 AT_A_TIME = 4
 """Traces that are played at once: with a store on the network most of the time is waiting."""
 Connect = Callable[..., Client]
-Clients = Callable[[str, int], Client]
-"""(actor, max_queued) -> its client."""
 
 
 class Difference(AssertionError):
     """distjob did not do what the trace says."""
+
+
+class Clients:
+    """Clients by actor and limit, each connected once; they tell on which VM they wait."""
+
+    def __init__(self, connect: Connect, stack: ExitStack) -> None:
+        self._connect = connect
+        self._stack = stack
+        self._made: dict[tuple[str, int], Client] = {}
+        self._making = threading.Lock()
+        self._told: dict[tuple[str, str], Callable[[], None]] = {}
+
+    def __call__(self, actor: str, max_queued: int) -> Client:
+        key = (actor, max_queued)
+        with self._making:
+            if key not in self._made:
+                new = self._connect(
+                    controller=actor, max_queued=max_queued, wait=60.0, hooks=[self._hook(actor)]
+                )
+                self._made[key] = self._stack.enter_context(new)
+            return self._made[key]
+
+    def tell(self, actor: str, vm: str, waits: Callable[[], None]) -> None:
+        """Have ``waits`` called when a begin of ``actor`` has got in line for ``vm``."""
+        self._told[actor, vm] = waits
+
+    def _hook(self, actor: str) -> Hook:
+        def hook(event: Event) -> None:
+            if isinstance(event, Waiting):
+                self._told[actor, event.vm]()
+
+        return hook
 
 
 class Actor:
@@ -56,12 +87,16 @@ class Actor:
         self.leases: dict[str, Lease] = {}
         self.call: Future[Lease | None] | None = None
         self.slot = ""
+        self.news: SimpleQueue[str] = SimpleQueue()
+        """Of the begin call: that it waits, or returns."""
         self._pool = pool
 
     def begin(self, vm: str, op: str, args: list[str], api: str) -> None:
         """Call the client in a thread of its own, as it may wait."""
         self.slot = {"begin_agent": "agent", "begin_async": "async"}.get(op, "sync")
+        self.news = news = SimpleQueue[str]()
         self.call = self._pool.submit(self._begin, vm, op, args, api)
+        self.call.add_done_callback(lambda _: news.put("returns"))
 
     def _begin(self, vm: str, op: str, args: list[str], api: str) -> Lease | None:
         match op:
@@ -104,6 +139,8 @@ class Player:
         names = sorted({step["actor"] for step in self.steps})
         self._pool = ThreadPoolExecutor(len(names), "actor")
         self.actors = {n: Actor(clients(n, self.max_queued), self._pool) for n in names}
+        for name, actor in self.actors.items():
+            clients.tell(name, vm, lambda actor=actor: actor.news.put("waits"))  # type: ignore[misc]
         self._watch = next(iter(self.actors.values())).client
         self._line: list[str] = []
         """The actors that waited after the last step: nobody else touches this VM."""
@@ -135,8 +172,13 @@ class Player:
         else:
             slot = {"end": "sync", "end_agent": "agent", "end_async": "async"}[op]
             actor.leases.pop(slot).end()
-        still = self._line = self._waiting()
-        let_in = [waiter for waiter in before if waiter not in still]
+        if op.startswith("begin"):  # lets nobody in; if it did, the look after the next end says so
+            still = before + [name] * bool(actor.call)
+            let_in = [waiter for waiter in before if self._returned(waiter)]
+        else:
+            still = self._waiting() if before else []
+            let_in = [waiter for waiter in before if waiter not in still]
+        self._line = still
         if one_of := expect.get("granted_one_of"):
             oldest = next(waiter for waiter in before if waiter in one_of)
             if oldest not in let_in or not set(let_in) <= set(one_of):
@@ -148,19 +190,21 @@ class Player:
 
     def _outcome(self, name: str) -> tuple[str, str | None]:
         """Of a begin call: it returns or raises, or stands in the queue."""
-        actor, until, pause = self.actors[name], clock.monotonic() + PATIENCE, 0.002
-        while clock.monotonic() < until:
-            try:
-                lease = actor.collect(pause)
-            except NotDone:
-                pause = min(2 * pause, 0.05)
-                if name in self._waiting():
-                    return "waiting", None
-            except QueueFull as full:
-                return "refused", f"operation failed: {full.libvirt_text}"
-            else:
-                return ("granted" if lease else "refused"), None
-        raise Difference("the begin call neither returns nor waits")
+        actor = self.actors[name]
+        try:
+            if actor.news.get(timeout=PATIENCE) == "waits":
+                return "waiting", None
+        except Empty:
+            raise Difference("the begin call neither returns nor waits") from None
+        try:
+            lease = actor.collect(PATIENCE)
+        except QueueFull as full:
+            return "refused", f"operation failed: {full.libvirt_text}"
+        return ("granted" if lease else "refused"), None
+
+    def _returned(self, waiter: str) -> bool:
+        call = self.actors[waiter].call
+        return call is None or call.done()
 
     def _waiting(self) -> list[str]:
         """The actors that wait, oldest first."""
@@ -188,28 +232,10 @@ def _same(what: str, got: object, expected: object) -> None:
         raise Difference(f"{what}: {got!r}, libvirt: {expected!r}")
 
 
-@contextmanager
-def clients_of(connect: Connect) -> Iterator[Clients]:
-    """Clients by actor and limit, each connected once and closed in the end."""
-    with ExitStack() as stack:
-        made: dict[tuple[str, int], Client] = {}
-        making = threading.Lock()
-
-        def client(actor: str, max_queued: int) -> Client:
-            key = (actor, max_queued)
-            with making:
-                if key not in made:
-                    new = connect(controller=actor, max_queued=max_queued, wait=60.0)
-                    made[key] = stack.enter_context(new)
-                return made[key]
-
-        yield client
-
-
 def replay(traces: Sequence[dict[str, Any]], connect: Connect) -> list[str]:
     """Play each trace on a VM of its own, some at a time; returns what differed, a line each.
 
-    ``connect`` makes a client of the arguments ``controller``, ``max_queued`` and ``wait``.
+    ``connect`` makes a client of the arguments ``controller``, ``max_queued``, ``wait``, ``hooks``.
     """
     run = uuid.uuid4().hex[:8]
 
@@ -221,7 +247,8 @@ def replay(traces: Sequence[dict[str, Any]], connect: Connect) -> list[str]:
             return f"trace {number} (seed {trace.get('seed', '-')}): {difference}"
         return None
 
-    with clients_of(connect) as clients, ThreadPoolExecutor(AT_A_TIME) as pool:
+    with ExitStack() as stack, ThreadPoolExecutor(AT_A_TIME) as pool:
+        clients = Clients(connect, stack)
         return [told for told in pool.map(play, range(len(traces))) if told]
 
 
