@@ -12,6 +12,7 @@ from distjob.testing.bench.__main__ import main
 from stores import settings_of
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", ["redis", "etcd", "zookeeper"])
 def test_it_runs_and_tidies_up(kind, request, tmp_path, fresh_namespace, capsys):
     settings = settings_of(kind, request, tmp_path, "unused")

@@ -16,6 +16,7 @@ import pytest
 
 from distjob.errors import BackendUnavailable, ConfigError, DistjobError
 from distjob.store import Committed, Store, Woken
+from distjob.testing.contract import try_until
 from distjob.testing.onloop import OnLoop
 from distjob_etcd import EtcdSettings, backend
 from distjob_etcd.server import Server
@@ -160,7 +161,7 @@ def test_tokens_that_have_ended_are_renewed(guarded: EtcdNode, connected: Connec
         assert Woken("vm", version, b"woken") in received(store, you)
         guarded.kill()
         guarded.start()
-        last = commit_waking(store, you)
+        last = try_until(lambda: commit_waking(store, you))
         assert Woken("vm", last, b"woken") in received(store, you)
 
 

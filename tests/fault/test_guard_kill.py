@@ -38,9 +38,12 @@ RACE = """
 import sys, time
 from distjob.fencing import Guard
 from distjob.errors import StaleToken
-path, log, offset, until = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+path, log, offset = sys.argv[1], sys.argv[2], int(sys.argv[3])
 guard = Guard(path)
 token, done = offset, 0
+print(flush=True)
+sys.stdin.readline()
+until = time.monotonic() + 2.5
 with open(log, "a", buffering=1) as file:
     while time.monotonic() < until:
         try:
@@ -66,7 +69,9 @@ def run(start: Callable[..., Any]) -> Run:
 
     def run(program: str, *arguments: object) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", program, *map(str, arguments)]
-        process: subprocess.Popen[str] = start(command, stdout=subprocess.PIPE, text=True)
+        process: subprocess.Popen[str] = start(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         return process
 
     return run
@@ -98,8 +103,14 @@ def test_no_mark_is_below_an_acknowledged_one(run: Run, tmp_path: Path) -> None:
 
 def test_bodies_of_two_processes_never_interleave(run: Run, tmp_path: Path) -> None:
     path, log = tmp_path / "guard.db", tmp_path / "log"
-    until = time.monotonic() + 2.5
-    racers = [run(RACE, path, log, offset, until) for offset in (1, 2)]
+    racers = [run(RACE, path, log, offset) for offset in (1, 2)]
+    for racer in racers:
+        assert racer.stdout
+        assert racer.stdout.readline()
+    for racer in racers:
+        assert racer.stdin
+        racer.stdin.write("\n")
+        racer.stdin.flush()
     done = [int(racer.communicate(timeout=PATIENCE)[0]) for racer in racers]
     assert all(racer.returncode == 0 for racer in racers)
     assert min(done) > 0, "one never got in: nothing was raced"

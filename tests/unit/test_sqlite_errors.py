@@ -324,7 +324,7 @@ def test_sessions_of_another_boot_have_ended(
 def test_ended_sessions_and_received_mail_leave_nothing(connect: Connect, path: Path) -> None:
     store = connect()
     me = store.open_session(10.0, "me")
-    for ttl in (0.05, 0.05, 10.0):
+    for ttl in (0.5, 0.5, 10.0):
         session = store.open_session(ttl, "waiter")
         for vm in ("vm-1", "vm-2"):
             reply = store.commit(vm, store.read(vm).version, b"x", me, (session, me))
@@ -332,7 +332,7 @@ def test_ended_sessions_and_received_mail_leave_nothing(connect: Connect, path: 
     store.close_session(session)
     while len(store.receive(me, 0.0)):
         pass
-    threading.Event().wait(0.06)
+    threading.Event().wait(0.51)
     assert store.keep_alive(me)
     with closing(sqlite3.connect(path)) as look:
         assert look.execute("SELECT id FROM session").fetchall() == [(me,)]
