@@ -15,10 +15,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+import hypothesis
 import pytest
 
-AGAIN = 10.0
+AGAIN = 30.0
 """Seconds from a time-out to the next, for a test that does not end."""
+ALL_SERVERS = 600.0
+"""Seconds for the end of the last test, with which all servers of the run are removed."""
 LAST = 60
 """Seconds that the interpreter has for its exit, in which it waits for threads."""
 PATIENCE = 10.0
@@ -28,12 +31,19 @@ _settings = pytest.StashKey[Any]()
 
 
 def pytest_configure() -> None:
-    """Handle what is ignored: a handler, unlike that, is not inherited by a program that is run."""
+    """Handle what is ignored: a handler, unlike that, is not inherited by a program that is run.
+
+    And have hypothesis set no deadline.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # some tests press Ctrl-C here
     for number in (signal.SIGHUP, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, _nothing)
+    # An example that takes long says of the machine that it is busy, and nothing of the code.
+    slow = [hypothesis.HealthCheck.too_slow]
+    hypothesis.settings.register_profile("distjob", deadline=None, suppress_health_check=slow)
+    hypothesis.settings.load_profile("distjob")
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:
@@ -51,11 +61,15 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> Generator[None
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+def pytest_runtest_teardown(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, None, None]:
     """Set the alarm anew after a test that failed: pytest-timeout takes it back at a failure."""
-    settings = item.stash.get(_settings, None)
-    if settings and not signal.getitimer(signal.ITIMER_REAL)[0]:
-        item.config.hook.pytest_timeout_set_timer(item=item, settings=settings)
+    if settings := item.stash.get(_settings, None):
+        if not signal.getitimer(signal.ITIMER_REAL)[0]:
+            item.config.hook.pytest_timeout_set_timer(item=item, settings=settings)
+        if nextitem is None and settings.method == "signal":
+            signal.setitimer(signal.ITIMER_REAL, ALL_SERVERS, AGAIN)
     yield
 
 

@@ -24,8 +24,7 @@ from distjob.store import ABSENT, Committed, Store, Woken
 from distjob_sqlite import SqliteSettings, backend
 from distjob_sqlite.store import SqliteStore
 
-# Python 3.12 and later warn of a fork beside threads, which is what these tests are about.
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+pytestmark = pytest.mark.forks
 
 ROUNDS = 20
 LONG = 20.0

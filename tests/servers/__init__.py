@@ -33,7 +33,8 @@ from servers.etcd import EtcdCluster, EtcdNode
 from servers.etcd_fixtures import etcd_cluster, etcd_server, spawn_etcd, spawn_newer_etcd
 from servers.machine import free_port
 from servers.node import RUNNING, Node, wait_for
-from servers.plan import DEPLOYMENTS, KINDS, plan, prepared
+from servers.plan import DEPLOYMENTS, KINDS, pass_on, plan, prepared
+from servers.reaper import name_of_this_run, reap
 from servers.redis_cluster import RedisCluster, redis_cluster
 from servers.redis_one import RedisServer, RedisSocket, redis_server, redis_socket
 from servers.redis_sentinel import RedisSentinel, redis_sentinel
@@ -47,6 +48,7 @@ from servers.zookeeper_fixtures import (
 
 __all__ = [
     "DEPLOY",
+    "FIXTURES",
     "SUPERUSER",
     "EtcdCluster",
     "EtcdNode",
@@ -73,6 +75,10 @@ __all__ = [
 ]
 
 DEPLOY = DEPLOYMENTS / "redis"
+FIXTURES = frozenset(
+    f"{kind}_{how}" for kind in ("redis", "etcd", "zookeeper") for how in ("server", "cluster")
+) | {"redis_sentinel"}
+"""Those of servers that a whole run shares."""
 
 
 def pytest_configure() -> None:
@@ -87,6 +93,7 @@ def pytest_configure() -> None:
         signal.raise_signal(signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, end)
+    name_of_this_run()
 
 
 def pytest_report_header() -> list[str]:
@@ -107,6 +114,26 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             print(f"distjob: {prepared(kind)}")
     if any("newer_etcd" in name for name in names):
         print(f"\ndistjob: {newer_etcd()}", flush=True)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Choose, and get images, once: before there are processes that would each do it."""
+    for kind in KINDS:
+        if not plan(kind).here:
+            print(f"distjob: getting an image of {kind}; this may take minutes", flush=True)
+            print(f"distjob: {prepared(kind)}")
+        pass_on(kind)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Remove what a process that was killed has left."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    folder = session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+    if left := reap(folder):
+        print(f"\ndistjob: removed what was left: {', '.join(left)}")
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ It must not know what kind of server that is, nor when it is ready.
 from __future__ import annotations
 
 import io
-import os
 import secrets
 import subprocess
 import tarfile
@@ -19,6 +18,7 @@ from pytest_docker.plugin import DockerComposeExecutor, get_docker_services
 
 from servers.machine import Machine, output
 from servers.plan import DEPLOYMENTS, compose_command
+from servers.reaper import name_of_this_run
 
 BUSY = ("Pool overlaps", "port is already allocated", "address already in use")
 """What an engine says of a port or a network that somebody else took meanwhile."""
@@ -90,8 +90,7 @@ def composed(
 
     ``net`` names the variable that takes a network's first three numbers: one nobody uses is found.
     """
-    # Process ids repeat across containers that share an engine, hence the chance in the name.
-    project = f"distjob-test-{os.getpid()}-{secrets.token_hex(4)}"
+    project = f"{name_of_this_run()}-{secrets.token_hex(4)}"
     command, path = compose_command(), str(DEPLOYMENTS / file)
     with get_docker_services(command, path, project, [], ["down -v -t 0"]):
         compose = DockerComposeExecutor(command, path, project)
@@ -137,7 +136,7 @@ def contained(
     """
     words = [f"--publish=127.0.0.1:{ours}:{theirs}" for ours, theirs in ports.items()]
     words += [f"--env={name}={value}" for name, value in (env or {}).items()]
-    name = f"distjob-test-{os.getpid()}-{secrets.token_hex(4)}"
+    name = f"{name_of_this_run()}-{secrets.token_hex(4)}"
     output(["docker", "create", "--name", name, *words, image, *command])
     try:
         container = Container(name)

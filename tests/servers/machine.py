@@ -6,25 +6,32 @@ It must not know what kind of server that is, nor when it is ready. Containers a
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from servers.plan import lacking
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds for a server to come up, and for a command to end."""
+_PORTS = range(15_000, 32_000)
+"""Below those that the kernel gives to whoever connects, or asks for any."""
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    """A port of loopback that nobody listens on; no two processes of a run are given the same."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    own = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % workers
+    while True:
+        port = random.choice(_PORTS[own::workers])
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class Machine(ABC):

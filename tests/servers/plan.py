@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -63,9 +64,23 @@ def lacking(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+_PASSED_ON = "DISTJOB_TEST_PLAN_"
+
+
+def pass_on(server: Kind) -> None:
+    """Let this process's children know what is `prepared`: they would else ask everything again."""
+    os.environ[_PASSED_ON + server] = json.dumps(asdict(prepared(server)))
+
+
 @functools.cache
 def plan(server: Kind) -> Plan:
-    """Choose, without fetching, building or starting anything."""
+    """Choose, without fetching, building or starting anything; once."""
+    known = os.environ.get(_PASSED_ON + server)
+    return Plan(**json.loads(known)) if known else choose(server)
+
+
+def choose(server: Kind) -> Plan:
+    """As `plan`, anew."""
     ways: dict[str, Callable[[Kind], Plan | None]] = {
         "docker": _docker_plan,
         "path": _path_plan,

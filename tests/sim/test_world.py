@@ -87,6 +87,11 @@ AT_LEAST = {
 }
 
 
+together = pytest.mark.xdist_group("worlds")
+"""What was seen is counted in one process."""
+
+
+@together
 @pytest.mark.parametrize(("profile", "part"), CHUNKS)
 def test_every_invariant_holds(profile: str, part: int) -> None:
     for seed in range(part * CHUNK, (part + 1) * CHUNK):
@@ -97,6 +102,7 @@ def test_every_invariant_holds(profile: str, part: int) -> None:
     RUN.add((profile, part))
 
 
+@together
 def test_the_worlds_are_worth_it() -> None:
     """Every fault struck and every outcome was met, many times; judged over a whole run."""
     if len(RUN) < len(CHUNKS):

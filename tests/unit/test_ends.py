@@ -28,7 +28,7 @@ import subprocess, sys, threading
 from concurrent.futures import ThreadPoolExecutor
 import pytest, ends
 
-ends.AGAIN, ends.LAST = 0.2, 1
+ends.AGAIN, ends.ALL_SERVERS, ends.LAST = 2.0, 2.0, 2
 
 def test_in_a_pool():
     with ThreadPoolExecutor(1) as pool:
@@ -64,10 +64,10 @@ def test_whatever_hangs_comes_to_an_end(tmp_path: Path) -> None:
 def run(folder: Path, tests: str, first: str = "") -> subprocess.CompletedProcess[str]:
     """Pytest on ``tests``, after the shell has done ``first``; nothing of this run's settings."""
     (folder / "test_inner.py").write_text(tests)
-    (folder / "pytest.ini").write_text(f"[pytest]\npythonpath = {TESTS}\ntimeout = 1\n")
+    (folder / "pytest.ini").write_text(f"[pytest]\npythonpath = {TESTS}\ntimeout = 2\n")
     words = [sys.executable, "-m", "pytest", "-p", "ends", "-p", "no:cacheprovider", "-q", "."]
     return subprocess.run(
         ["sh", "-c", f'{first} exec "$@"', "sh", *words],
-        cwd=folder, capture_output=True, text=True, check=False, timeout=60,
+        cwd=folder, capture_output=True, text=True, check=False, timeout=100,
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(TESTS), "HOME": str(folder)},
     )  # fmt: skip

@@ -18,9 +18,6 @@ from distjob.errors import BackendUnavailable, BadRequest, ClientClosed, RecordE
 from distjob.fencing import MAX_TOKEN, Guard
 from distjob.jobs import Slot
 
-# Python 3.12 and later warn of a fork beside threads, which is what some of these tests are about.
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
-
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -242,6 +239,7 @@ def test_each_opening_forces_the_file_to_the_disk(path: Path) -> None:
             assert path.with_name("guard.db-wal").stat().st_size > before
 
 
+@pytest.mark.forks
 def test_a_forked_child_goes_on(guard: Guard, path: Path) -> None:
     guard.admit("vm", Slot.SYNC, 1)
 
@@ -254,6 +252,7 @@ def test_a_forked_child_goes_on(guard: Guard, path: Path) -> None:
         guard.admit("vm", Slot.SYNC, 1)
 
 
+@pytest.mark.forks
 def test_what_a_child_admits_outlives_the_parents_close(guard: Guard, path: Path) -> None:
     """SQLite alone fails here: its locks are not inherited, the parent removes the child's WAL."""
     told, tell = os.pipe()
@@ -275,6 +274,7 @@ def test_what_a_child_admits_outlives_the_parents_close(guard: Guard, path: Path
         assert again.highest("vm", Slot.SYNC) == 3
 
 
+@pytest.mark.forks
 def test_a_child_forked_in_a_body_is_refused(guard: Guard, path: Path) -> None:
     with guard.exclusively("vm", Slot.SYNC, 1):
         assert in_child(lambda: guard.admit("vm", Slot.SYNC, 2)) == "ClientClosed"
@@ -283,6 +283,7 @@ def test_a_child_forked_in_a_body_is_refused(guard: Guard, path: Path) -> None:
     guard.admit("vm", Slot.SYNC, 2)
 
 
+@pytest.mark.forks
 def test_a_child_forked_beside_a_body_is_refused(guard: Guard) -> None:
     inside, leave = threading.Event(), threading.Event()
 

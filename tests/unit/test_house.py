@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent.parent
 BESIDE = Path(sys.executable).parent
 PARTS = (".ci", "backends", "deploy", "distjob", "docs", "tests")
 BACKENDS = ("distjob_sqlite", "distjob_redis", "distjob_etcd", "distjob_zookeeper")
+pytestmark = pytest.mark.xdist_group("house")  # one wheel, one cache of mypy's
 _FOUND = re.compile(r"^([^:]+):(\d+): error: ")
 
 

@@ -6,10 +6,7 @@ import os
 
 import pytest
 
-from servers.plan import BUILT, KINDS, Kind, compose_command, lacking, official, plan
-
-choose = plan.__wrapped__
-"""Without the memory."""
+from servers.plan import BUILT, KINDS, Kind, choose, compose_command, lacking, official
 
 
 def test_an_unknown_way_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
