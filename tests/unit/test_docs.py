@@ -13,18 +13,26 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 import click
 import pytest
 
+from distjob import Client
 from distjob.cli.app import cli
 from distjob.config import load
 from distjob.config.promises import table
+from distjob.testing import memory
+from distjob.testing.memory import MemoryServer, MemoryStore
 
 ROOT = Path(__file__).parent.parent.parent
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+PAGES = [
+    *(README, CONTRIBUTING, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 KINDS = {"python", "yaml", "console", "sh", "text", "toml", "json"}
 _FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\]\(([^()\s]+)\)")
@@ -101,6 +109,16 @@ def test_the_tables_of_guarantees_are_made_of_the_data() -> None:
 
 def test_readme_is_short() -> None:
     assert len(README.read_text().splitlines()) <= 150
+    assert len(CONTRIBUTING.read_text().splitlines()) <= 100
+
+
+def test_the_makefile_has_a_word_for_each() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    words = re.findall(r"^([a-z]+):.*  ## ", makefile, re.MULTILINE)
+    wanted = ["help", "venv", "lint", "types", "fast", "test", "docs", "bench", "worlds", "matrix"]
+    assert words == wanted
+    for page in PAGES:
+        assert set(re.findall(r"`make ([a-z]+)", page.read_text())) <= set(words), page
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
@@ -193,6 +211,32 @@ def _headings(page: Path) -> set[str]:
 def test_files_that_are_named_exist(page: Path) -> None:
     missing = [name for name in _PATH.findall(page.read_text()) if not (ROOT / name).exists()]
     assert missing == []
+
+
+def test_the_files_of_a_begin_are_those_it_passes_through() -> None:
+    """In the order in which each is first called, the memory store standing for a backend."""
+    section = CONTRIBUTING.read_text().partition("## The files of a begin")[2]
+    found = _FENCE.search(section)
+    assert found
+    told = [line.split()[0] for line in found[2].splitlines()]
+    called: dict[str, None] = {}
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_name != "<module>":
+            called[frame.f_code.co_filename] = None
+
+    with Client(MemoryStore(MemoryServer())) as jobs:
+        sys.setprofile(note)
+        try:
+            lease = jobs.begin("vm-42", "modify")
+        finally:
+            sys.setprofile(None)
+        lease.end()
+    passed = [
+        name.removeprefix(f"{ROOT}/") for name in called if name.startswith(f"{ROOT}/distjob/")
+    ]
+    at_the_store = str(Path(memory.__file__).relative_to(ROOT))
+    assert told == ["distjob/store.py" if name == at_the_store else name for name in passed]
 
 
 def test_the_map_names_what_there_is() -> None:

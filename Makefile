@@ -1,0 +1,38 @@
+# One word each. `make venv` comes first; PYTHON chooses what it is made of.
+PYTHON ?= python3
+COUNT ?= 1000
+BIN := .venv/bin
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 10
+
+venv:  ## .venv with all that the others need
+	$(PYTHON) -m venv .venv && $(BIN)/pip install -q -e '.[test]'
+
+lint:  ## ruff, and the layers by import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types:  ## mypy --strict
+	$(BIN)/mypy
+
+fast:  ## tests/unit: rules, protocol, texts, house rules; within a minute, no server is started
+	$(BIN)/python -m pytest tests/unit
+
+test:  ## all tests, on real servers
+	$(BIN)/python -m pytest
+
+docs:  ## what the pages say is run and followed; to build them comes with the docs site
+	$(BIN)/python -m pytest tests/unit/test_docs.py
+
+bench:  ## the benchmark: make bench CONFIG=distjob.yaml, of a Redis, etcd or ZooKeeper
+	$(BIN)/python -m distjob.testing.bench --config $(or $(CONFIG),$(error say which server: make bench CONFIG=distjob.yaml))
+
+worlds:  ## simulated worlds, COUNT of each profile
+	$(BIN)/python -m distjob.testing.world --count $(COUNT)
+
+matrix:  ## oldest and newest client libraries, on each Python from 3.11 that is here
+	$(PYTHON) .ci/matrix.py
+
+.PHONY: help venv lint types fast test docs bench worlds matrix
