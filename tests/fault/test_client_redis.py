@@ -240,7 +240,8 @@ HOLD = """
 import sys
 from distjob import connect
 from distjob.fencing import Guard
-client = connect({"backend": "redis", "namespace": sys.argv[2], "redis": {"url": sys.argv[1], "timeout": 1.0},
+client = connect({"backend": "redis", "namespace": sys.argv[2],
+                  "redis": {"url": sys.argv[1], "timeout": 1.0},
                   "session": {"ttl": float(sys.argv[4])}})
 guard = Guard(sys.argv[3])
 lease = client.begin("vm", "modify")

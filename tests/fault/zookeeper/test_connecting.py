@@ -162,32 +162,6 @@ def test_tls_files_that_are_wrong(opened: Open, tmp_path: Path) -> None:
     refused(ConfigError, "ca.pem", lambda: opened(hosts, tls=True, ca_file=wrong))
 
 
-def make_certificates(folder: Path) -> None:
-    """A CA, and certificates of it for the server 127.0.0.1 and a client."""
-
-    def openssl(*words: str) -> None:
-        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
-
-    key = ("-newkey", "rsa:2048", "-nodes", "-batch")
-    openssl(
-        *("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test ca"),
-        *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),
-    )
-    for name in ("server", "client"):
-        openssl(
-            "req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}"
-        )
-        (folder / "names").write_text(
-            "subjectAltName=IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n", encoding="utf-8"
-        )
-        openssl(
-            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key"),
-            *("-CAcreateserial", "-out", f"{name}.crt", "-extfile", "names"),
-        )
-    pair = [(folder / f"server.{part}").read_text(encoding="utf-8") for part in ("key", "crt")]
-    (folder / "server.pem").write_text("".join(pair), encoding="utf-8")
-
-
 # -- wrong servers -------------------------------------------------------------------------------
 
 
