@@ -22,7 +22,12 @@ class Tasks:
     kind: Literal["tasks"] = "tasks"
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        """Raises `BackendUnavailable` if none runs, as in a child that was forked under one."""
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError as error:
+            msg = "no event loop runs here; a process that was forked under one has to run its own"
+            raise BackendUnavailable(msg) from error
         self.bell: Bell = TaskBell()
         self._lanes: dict[str, ThreadPoolExecutor] = {}
 

@@ -190,3 +190,9 @@ def test_another_loop_is_refused() -> None:
             world.check()
 
     asyncio.run(use())
+
+
+def test_tasks_without_a_loop_are_refused() -> None:
+    """As in a child that was forked under one, where the parent's does not count."""
+    with pytest.raises(BackendUnavailable, match="no event loop runs here"):
+        Tasks()
