@@ -21,7 +21,14 @@ File = Annotated[
         extra={"right": "a path of at most 4096 characters, none of them NUL"},
     ),
 ]
-Word = Annotated[str, msgspec.Meta(max_length=4096, pattern=r"^[^\x00]*\Z")]
+Word = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=4096,
+        pattern=r"^[^\x00]*\Z",
+        extra={"right": "text of at most 4096 characters, none of them NUL"},
+    ),
+]
 Timeout = Annotated[
     float,
     msgspec.Meta(
