@@ -38,6 +38,10 @@ class Proxy:
         """Whether a connection whose reply was dropped stays, as one that hangs."""
         self._stalled = False
         self._closed = False
+        self._hold: bytes | None = None
+        self._held: list[tuple[socket.socket, socket.socket, bytes]] = []
+        self.holding = threading.Event()
+        """Set when the request that was to be held is."""
         self.dropped = threading.Event()
         """Set when the request or reply that was to be dropped has been."""
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
@@ -66,6 +70,28 @@ class Proxy:
             self._lose_request = holding
 
         self._order(arm)
+
+    @property
+    def address(self) -> str:
+        """As clients name it."""
+        return f"127.0.0.1:{self.port}"
+
+    def hold_next_request(self, holding: bytes = b"") -> None:
+        """Keep the next request that holds ``holding``; its connection hangs from then on."""
+
+        def arm() -> None:
+            self._hold = holding
+
+        self._order(arm)
+
+    def release(self) -> None:
+        """Send on what was held, late. Nothing else that was sent on its connection arrives."""
+
+        def release() -> None:
+            for _, server, data in self._held:
+                server.sendall(data)
+
+        self._order(release)
 
     def stall(self) -> None:
         """Forward nothing, accept nobody, cut nothing: a cable that was pulled."""
@@ -115,6 +141,9 @@ class Proxy:
 
         self._order(end)
         self._thread.join()
+        for client, server, _ in self._held:
+            client.close()
+            server.close()
         for one in (self._listener, self._poke, self._poked):
             one.close()
         self._selector.close()
@@ -173,6 +202,12 @@ class Proxy:
             self._cut(one)
         if not data or lost:
             return
+        if self._hold is not None and one in self._clients and self._hold in data:
+            self._hold = None
+            self._held.append((one, self._peers[one], data))
+            self._let_go(one)
+            self.holding.set()
+            return
         with contextlib.suppress(OSError):  # its own end will be read and cut
             self._peers[one].sendall(data)
 
@@ -190,12 +225,17 @@ class Proxy:
         return lost
 
     def _cut(self, one: socket.socket) -> None:
-        for end in (one, self._peers[one]):
+        for end in self._let_go(one):
+            end.close()
+
+    def _let_go(self, one: socket.socket) -> tuple[socket.socket, socket.socket]:
+        ends = one, self._peers[one]
+        for end in ends:
             self._selector.unregister(end)
             del self._peers[end]
             self._clients.discard(end)
             self._doomed.discard(end)
-            end.close()
+        return ends
 
     def _cut_all(self) -> None:
         for client in list(self._clients):

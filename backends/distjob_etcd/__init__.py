@@ -1,20 +1,15 @@
 """distjob on an etcd cluster, 3.4 or later: ``pip install distjob-vm[etcd]``.
 
-    settings.py    the keys of the ``etcd`` section
+    settings.py    the keys of the ``etcd`` section; the recipe of a program with its own channels
     guarantees.py  what is promised
-    store.py       `EtcdStore`, the blocking store, and its connecting
-    aio.py         the store on asyncio: its connecting, `open_store`, and the links that await
-    blocking.py    the links that block
-    links.py       what a link is: all that waits, and nothing else
-    verbs.py       the verbs of `distjob.store.AsyncStore`, on links of either kind
-    greeting.py    what is checked of a cluster, and learnt of it, at connect
-    layout.py      keys, and what is asked of etcd for each verb; pure
-    server.py      members, fail-over, tokens: one request, one answer
-    members.py     channels of our own, or of a client that the user has
-    failures.py    what gRPC's and etcd's errors mean
+    source.py      the verbs, and connecting: `distjob.backend.source.Source`
+    feed.py        the one watch stream of a store
+    layout.py      keys, and what is asked of etcd for sessions; pure
+    commit.py      what is asked of etcd for a commit and a settling; pure
     watches.py     what is watched, what answers mean, coming back without loss; pure
-    watching.py    the one watch stream of a store: kept open, listened to, looked after
-    examine.py     what an operator should know of the cluster
+    faults.py      what gRPC's and etcd's errors mean
+    client/        members, fail-over, tokens: one request, one answer
+    doctor.py      what an operator should know of the cluster
     rpc.proto      the messages, with etcd's numbers; rpc_pb2.py is made from it
 
 A commit is one transaction, a session a lease with a key, a version etcd's revision. Held as long
@@ -28,41 +23,42 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from distjob.backend.source import Source
+from distjob.backend.world import World
 from distjob.sections import check_timeout
-from distjob.store import AsyncStore, Backend, Finding, Store
+from distjob.store import Backend, Finding
 from distjob_etcd.guarantees import CLUSTER, SINGLE
-from distjob_etcd.settings import EtcdSettings
+from distjob_etcd.settings import EtcdRecipe, EtcdSettings
 
-__all__ = ["EtcdSettings", "backend"]
-
-
-def _connect(settings: EtcdSettings, namespace: str, ttl: float) -> Store:
-    from distjob_etcd.store import connect  # grpcio is an extra
-
-    return connect(settings, namespace, ttl)
+__all__ = ["EtcdRecipe", "EtcdSettings", "backend"]
 
 
-async def _connect_async(settings: EtcdSettings, namespace: str, ttl: float) -> AsyncStore:
-    from distjob_etcd.aio import connect  # grpcio is an extra
+async def _source(
+    settings: EtcdSettings,
+    namespace: str,
+    ttl: float,
+    world: World,
+    shard: int,  # noqa: ARG001  there is one
+) -> Source:
+    from distjob_etcd.source import connected  # grpcio is an extra
 
-    return await connect(settings, namespace, ttl)
-
-
-def _examine(store: Any) -> Iterable[Finding]:
-    from distjob_etcd.examine import examine
-
-    return examine(store)
+    return await connected(settings, namespace, ttl, world)
 
 
 def _check(settings: EtcdSettings, ttl: float) -> None:
     check_timeout(settings.timeout, ttl)
 
 
+def _examine(store: Any) -> Iterable[Finding]:
+    from distjob_etcd.doctor import examine
+
+    return examine(store.verbs.source)
+
+
 backend = Backend(
     settings=EtcdSettings,
     check=_check,
-    connect=_connect,
-    connect_async=_connect_async,
+    source=_source,
     extra="etcd",
     promises={"single": SINGLE, "cluster": CLUSTER},
     examine=_examine,

@@ -3,10 +3,10 @@
     distjob/{namespace}/format        number of this layout, the same for all controllers
     distjob/{namespace}/vm/<name>     a VM's value; its mod revision is the version
     distjob/{namespace}/session/<id>  lives as long as the session's lease; the last wake-up's text
-    distjob/{namespace}/owner/<id>    for people: whose session it is; same lease
+    distjob/{namespace}/owner/<id>    whose session it is, for people; on the same lease. How often
+                                      it was written is the number that the session's commits name
 
-Pure: no channel, thread or clock, so that another shell (asyncio) can share it. Knows nothing of
-errors of gRPC.
+Pure: no channel, thread or clock. Knows nothing of errors of gRPC.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ from __future__ import annotations
 import math
 import re
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from urllib.parse import quote
 
-from distjob.errors import RecordError
-from distjob.store import ABSENT, Committed, Gone, Missed, Reply, Stale, Versioned, Woken
+from distjob.store import ABSENT, Missed, Versioned, Woken
 from distjob_etcd import rpc_pb2 as rpc
-from distjob_etcd.guarantees import LARGEST
 
 FORMAT = 1
 """Number of this layout; raised when an older distjob could not read a newer one's keys."""
@@ -30,8 +28,7 @@ _LARGEST_SENT = 64 * 1024
 _LARGEST_MAIL = 256 * 1024
 """Bytes of all wake-ups of a commit: with the value they must fit into one request of etcd."""
 LARGEST_ASKED = 100
-"""Sessions in one transaction; etcd takes 128 operations, unless its operator changed that. A
-commit has more to wake only if a crowd dies; who is left out looks by itself, in half a TTL."""
+"""Sessions in one transaction; etcd takes 128 operations, unless its operator changed that."""
 _SESSION = re.compile(r"(?P<lease>[0-7][0-9a-f]{15})\.[0-9a-f]{16}\.(?P<ttl_ms>[0-9]{1,12})")
 _NOTHING = Versioned(version=ABSENT, value=None)
 
@@ -48,6 +45,7 @@ class Layout:
         self.vms_end = self.prefix + b"vm0"  # "0" follows "/"
         self.sessions = self.prefix + b"session/"
         self.sessions_end = self.prefix + b"session0"
+        self.owners = self.prefix + b"owner/"
 
     def vm_key(self, vm: str) -> bytes:
         """Where a VM's value is."""
@@ -57,69 +55,13 @@ class Layout:
         """Whose existence says that the session lives. Ids of others' records may be anything."""
         return self.sessions + session.encode(errors="surrogatepass")
 
-    # -- commit ---------------------------------------------------------------------------------
-
-    def commit(
-        self, vm: str, expected: int, value: bytes | None, author: str, wake: Collection[str]
-    ) -> tuple[rpc.TxnRequest, list[str]]:
-        """The transaction, and its sessions in the order in which `committed` finds them."""
-        if value is not None and len(value) > LARGEST:
-            msg = (
-                f"VM {vm!r}: its record would take {len(value)} bytes; etcd is used for "
-                f"{LARGEST} at most: let fewer wait, with job.max_queued"
-            )
-            raise RecordError(msg)
-        key = self.vm_key(vm)
-        wake = sorted(wake)[:LARGEST_ASKED]
-        sessions = list(dict.fromkeys((author, *wake)))
-        keys = [self.session_key(session) for session in sessions]
-        unset = expected == ABSENT
-        txn = rpc.TxnRequest(
-            compare=[
-                _is_at(key, expected),
-                *(_exists(session) for session in keys),
-            ],
-            failure=[
-                _op_range(key),
-                *(_op_range(session, count_only=True) for session in keys),
-            ],
-        )
-        if value is not None:
-            txn.success.add().request_put.MergeFrom(rpc.PutRequest(key=key, value=value))
-        elif not unset:
-            txn.success.add().request_delete_range.key = key
-        woken = dict.fromkeys(wake)
-        if woken:
-            letter = _letter(vm, value, len(woken))
-            for session in woken:
-                _put(txn, self.session_key(session), letter)
-        elif value is None and unset:
-            _put(txn, keys[0], b"")  # so that this commit has a revision of its own
-        return txn, sessions
-
-    def committed(
-        self, answer: rpc.TxnResponse, vm: str, expected: int, sessions: Sequence[str]
-    ) -> Reply:
-        """What came of `commit`: an ended author, then the version, then ended sessions."""
-        if answer.succeeded:
-            return Committed(version=answer.header.revision)
-        value, *found = (op.response_range for op in answer.responses)
-        gone = [name for name, there in zip(sessions, found, strict=True) if not there.count]
-        if sessions[0] in gone:
-            return Gone(sessions=frozenset(gone))
-        current = versioned(value)
-        if current.version == expected and gone:
-            return Gone(sessions=frozenset(gone))
-        if current.version == expected:
-            msg = f"VM {vm!r}: etcd refused a commit for no reason that can be seen"
-            raise RecordError(msg)
-        return Stale(version=current.version, value=current.value)
+    def owner_key(self, session: str) -> bytes:
+        """What is written each time that the session is settled; it ends with the session's key."""
+        return self.owners + session.encode(errors="surrogatepass")
 
     def woken(self, kv: rpc.KeyValue) -> Woken | Missed | None:
         """The wake-up in a session's key; None if there is none, `Missed` if it can't be read."""
         return _read_letter(kv.value, kv.mod_revision) if kv.value else None
-
-    # -- the rest -------------------------------------------------------------------------------
 
     def agree(self) -> rpc.TxnRequest:
         """Write the layout's number unless it is there; `agreed` reads the answer."""
@@ -135,7 +77,7 @@ class Layout:
             success=[
                 rpc.RequestOp(request_put=rpc.PutRequest(key=self.format_key, value=b"%d" % FORMAT))
             ],
-            failure=[_op_range(self.format_key)],
+            failure=[rpc.RequestOp(request_range=rpc.RangeRequest(key=self.format_key))],
         )
 
     def agreed(self, answer: rpc.TxnResponse) -> str:
@@ -148,7 +90,6 @@ class Layout:
     def enter(self, session: str, owner: str) -> rpc.TxnRequest:
         """Make a session's keys, on its lease."""
         lease = lease_of(session)
-        owner_key = self.prefix + b"owner/" + session.encode()
         return rpc.TxnRequest(
             success=[
                 rpc.RequestOp(
@@ -156,7 +97,9 @@ class Layout:
                 ),
                 rpc.RequestOp(
                     request_put=rpc.PutRequest(
-                        key=owner_key, value=owner.encode(errors="replace"), lease=lease
+                        key=self.owner_key(session),
+                        value=owner.encode(errors="replace"),
+                        lease=lease,
                     )
                 ),
             ]
@@ -219,7 +162,7 @@ def seconds_left(session: str, found: rpc.RangeResponse) -> float:
     return int(known["ttl_ms"]) / 1000
 
 
-def _letter(vm: str, value: bytes | None, readers: int) -> bytes:
+def letter(vm: str, value: bytes | None, readers: int) -> bytes:
     """A wake-up as the text of a session's key: "length of the name:name:value"."""
     name = vm.encode()
     sent = b""
@@ -236,25 +179,3 @@ def _read_letter(text: bytes, version: int) -> Woken | Missed:
     except ValueError:
         return Missed()
     return Woken(vm=vm, version=version, value=value[1:] if value else None)
-
-
-def _is_at(key: bytes, version: int) -> rpc.Compare:
-    return rpc.Compare(
-        result=rpc.Compare.EQUAL, target=rpc.Compare.MOD, key=key, mod_revision=version
-    )
-
-
-def _exists(key: bytes) -> rpc.Compare:
-    return rpc.Compare(
-        result=rpc.Compare.GREATER, target=rpc.Compare.CREATE, key=key, create_revision=0
-    )
-
-
-def _op_range(key: bytes, *, count_only: bool = False) -> rpc.RequestOp:
-    return rpc.RequestOp(request_range=rpc.RangeRequest(key=key, count_only=count_only))
-
-
-def _put(txn: rpc.TxnRequest, session_key: bytes, letter: bytes) -> None:
-    """Write a session's key without taking it from its lease."""
-    put = rpc.PutRequest(key=session_key, value=letter, ignore_lease=True)
-    txn.success.add().request_put.MergeFrom(put)

@@ -5,28 +5,14 @@ Knows nothing of grpcio: settings are checked, and their schema printed, where i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
 
+from distjob.backend.transport import TLS_FILES, CertFile, File, KeyFile, Private, Word
 from distjob.sections import Mistake, host_and_port
 
-_File = Annotated[
-    str,
-    msgspec.Meta(
-        max_length=4096,
-        pattern=r"^[^\x00]*\Z",
-        extra={"right": "a path of at most 4096 characters, none of them NUL"},
-    ),
-]
-_Word = Annotated[
-    str,
-    msgspec.Meta(
-        max_length=1024,
-        pattern=r"^[^\x00]*\Z",
-        extra={"right": "text of at most 1024 characters, none of them NUL"},
-    ),
-]
 _Endpoint = Annotated[
     str,
     msgspec.Meta(
@@ -37,7 +23,7 @@ _Endpoint = Annotated[
 ]
 
 
-class EtcdSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class EtcdSettings(Private, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the etcd cluster is (3.4 or later), and how to be let in."""
 
     endpoints: Annotated[
@@ -59,40 +45,46 @@ class EtcdSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         ),
     ] = 2.0
     user: Annotated[
-        _Word,
+        Word,
         msgspec.Meta(
             description="User, if the server asks for one; its role needs "
             "`readwrite` on the prefix `distjob/<namespace>/`."
         ),
     ] = ""
-    password: Annotated[_Word, msgspec.Meta(description="The password of `user`.")] = ""
+    password: Annotated[Word, msgspec.Meta(description="The password of `user`.")] = ""
     ca_file: Annotated[
-        _File,
+        File,
         msgspec.Meta(description="TLS: the CA's certificate (PEM); empty: the CAs that gRPC has."),
     ] = ""
-    cert_file: Annotated[
-        _File, msgspec.Meta(description="TLS: this client's certificate (PEM), if it needs one.")
-    ] = ""
-    key_file: Annotated[
-        _File, msgspec.Meta(description="TLS: the key of `cert_file` (PEM), readable by us only.")
-    ] = ""
+    cert_file: CertFile = ""
+    key_file: KeyFile = ""
     server_name: Annotated[
-        _Word,
+        Word,
         msgspec.Meta(
             description="TLS: the name in the servers' certificates, where it is not the host's."
         ),
     ] = ""
 
+    @property
+    def secure(self) -> bool:
+        """Whether TLS is used."""
+        return self.endpoints[0].startswith("https://")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The endpoints, each once, as ``host:port``."""
+        plain = (endpoint.rpartition("//")[2].rstrip("/") for endpoint in self.endpoints)
+        return tuple(dict.fromkeys(plain))
+
     def __post_init__(self) -> None:
         """Refuse keys that contradict each other."""
-        for endpoint in self.endpoints:
-            host_and_port(address(endpoint), None, "endpoints")
-        secure = {endpoint.startswith("https://") for endpoint in self.endpoints}
-        if len(secure) > 1:
+        for name in self.names:
+            host_and_port(name, None, "endpoints")
+        if any(endpoint.startswith("https://") != self.secure for endpoint in self.endpoints):
             right = "all begin with https:// or none: tokens would go in the clear"
             raise Mistake("endpoints", right)
-        for name in ("ca_file", "cert_file", "key_file", "server_name"):
-            if getattr(self, name) and secure != {True}:
+        for name in (*TLS_FILES, "server_name"):
+            if getattr(self, name) and not self.secure:
                 raise Mistake(name, "is for TLS: all etcd.endpoints must begin with https://")
         for name, other in (("cert_file", "key_file"), ("key_file", "cert_file")):
             if getattr(self, name) and not getattr(self, other):
@@ -100,19 +92,19 @@ class EtcdSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         if self.password and not self.user:
             raise Mistake("password", "goes with etcd.user: set both or none")
 
-    def __rich_repr__(self) -> Any:
-        """The fields with the password blotted out, for rich and for `__repr__`."""
-        yield "endpoints", self.endpoints
-        yield "timeout", self.timeout
-        for name in ("user", "password", "ca_file", "cert_file", "key_file", "server_name"):
-            if value := getattr(self, name):
-                yield name, "***" if name == "password" else value
 
-    def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
-        return f"{type(self).__name__}({fields})"
+class EtcdRecipe(EtcdSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The same for a program that makes its channels itself: what no settings file can hold.
 
+    For connections by TLS of another kind, proxies, credentials of a cloud, interceptors:
 
-def address(endpoint: str) -> str:
-    """``host:port`` of an endpoint."""
-    return endpoint.rpartition("//")[2].rstrip("/")
+        Settings(backend="etcd", section=EtcdRecipe(endpoints=(...), make=my_channel))
+    """
+
+    make: Callable[[Any, str], Any] | None = None
+    """(the module `grpc`, or `grpc.aio` for the calls of an asyncio client; an endpoint, as
+    ``host:port``) -> a new channel of that module to it, which is closed with the store. Give it
+    ``("grpc.enable_retries", 0)``: what may have been applied must not be sent again."""
+    client: Any = None
+    """Instead of ``endpoints`` and ``make``, for a blocking client of ours: a `grpc.Channel`, or a
+    client of python-etcd3 or of one of its forks, whose token is used, too. It is not closed."""

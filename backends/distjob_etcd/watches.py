@@ -5,30 +5,34 @@ deletions among the namespace's sessions, so that asking about sessions leaves n
 On a new stream each goes on at the revision after the last one seen, so that nothing is lost,
 unless etcd has compacted its history past that, or has lost it; then `Missed` is told.
 
-Pure: no stream, thread, task or clock; `distjob_etcd.watching` guards it and carries its requests.
+Pure: no stream, thread, task or clock; `distjob_etcd.feed` guards it and carries its requests.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Sequence
+from typing import TypeAlias
 
-from distjob.store import Ended, Event, Missed, Woken
+from distjob.backend.source import EVERYBODY
+from distjob.store import Ended, Event, Missed
 from distjob_etcd import rpc_pb2 as rpc
 from distjob_etcd.layout import Layout
 
-Seen = Sequence[tuple["_Watch", int]]
+Requests: TypeAlias = list[rpc.WatchRequest]
+Seen: TypeAlias = "Sequence[tuple[_Watch, int]]"
 """The watches, and what each was to begin with when etcd was asked how far it is."""
 
 
 class _Watch:
     """What is watched, and from which revision on."""
 
+    __slots__ = ("next", "session")
+
     def __init__(self, session: str, start: int) -> None:
         self.session = session
         """Of our own; empty for the watch of all ends."""
         self.next = start
-        self.mail: list[Event] = []
 
 
 class Refused(Exception):
@@ -39,32 +43,30 @@ class Watches:
     """Of one store, from ``revision`` on."""
 
     def __init__(self, layout: Layout, revision: int) -> None:
-        self.works = False
-        """Whether the stream has answered since it was opened."""
-        self.missed = False
-        """Told as `Missed` once the stream works."""
         self._layout = layout
         self._numbers = itertools.count(1)
         self._ends = _Watch("", revision + 1)
         self._own: dict[str, _Watch] = {}
         self._by_number: dict[int, _Watch] = {}
+        self._unconfirmed: set[int] = set()
+        """Numbers of the watches that the stream began with, and did not answer for yet."""
         self._watched: set[str] = set()
-        self._ended: list[str] = []
+        self._events: list[tuple[str, Event]] = []
 
-    # -- what the store asks --------------------------------------------------------------------
+    # -- what the source asks -------------------------------------------------------------------
 
-    def listen(self, session: str, revision: int) -> rpc.WatchRequest:
+    def listen(self, session: str, revision: int) -> Requests:
         """Receive what is sent to ``session`` after ``revision``; what to request, if one can."""
         watch = self._own[session] = _Watch(session, revision + 1)
-        return self._create(watch, watch.next)
+        return [self._create(watch, watch.next)]
 
-    def deafen(self, session: str) -> list[rpc.WatchRequest]:
+    def deafen(self, session: str) -> Requests:
         """``session`` has ended: it receives nothing any more; what to request, if one can."""
         if (own := self._own.pop(session, None)) is None:
             return []
         numbers = [number for number, watch in self._by_number.items() if watch is own]
         for number in numbers:
-            del self._by_number[number]
+            self._forget(number)
         return [
             rpc.WatchRequest(cancel_request=rpc.WatchCancelRequest(watch_id=number))
             for number in numbers
@@ -78,16 +80,9 @@ class Watches:
         """``sessions`` are known to have ended."""
         self._watched.difference_update(sessions)
 
-    def take(self, session: str) -> list[Event]:
-        """What there is for whoever receives for ``session``; it is not there any more."""
-        events: list[Event] = [Ended(session=ended) for ended in self._ended]
-        self._ended.clear()
-        if self.missed and self.works:
-            self.missed = False
-            events.insert(0, Missed())
-        if own := self._own.get(session):
-            events += own.mail
-            own.mail = []
+    def take(self) -> Sequence[tuple[str, Event]]:
+        """What has come; it is not here any more."""
+        events, self._events = self._events, []
         return events
 
     # -- the stream -----------------------------------------------------------------------------
@@ -96,30 +91,41 @@ class Watches:
         """For `begin`. Ask for it before etcd: what is seen meanwhile may be later."""
         return [(watch, watch.next) for watch in (self._ends, *self._own.values())]
 
-    def begin(self, seen: Seen, latest: int) -> list[rpc.WatchRequest]:
-        """What to request first on a new stream; ``latest`` is etcd's revision now."""
-        self.works = False
+    def begin(self, seen: Seen, latest: int) -> tuple[bool, Requests]:
+        """Whether something is lost, and what to request first on a new stream.
+
+        ``latest``: etcd's revision now. If etcd has lost its data, it counts from the start again,
+        and would send nothing till it has come so far.
+        """
         self._by_number.clear()
-        for watch, following in seen:
-            # If etcd has lost its data, it counts from the start again, and sends nothing till then
-            if following > latest + 1:
-                watch.next = latest + 1
-                self._miss(watch)
+        fallen = [watch for watch, following in seen if following > latest + 1]
+        for watch in fallen:
+            watch.next = latest + 1
+        if self._ends in fallen:
+            self._lose_ends()
         # From the last revision seen, not the next: releases 3.5.8 to 3.5.12 do not answer for a
         # watch that begins in the future and has seen nothing.
-        return [self._create(watch, watch.next - 1) for watch in (self._ends, *self._own.values())]
+        watches = (self._ends, *self._own.values())
+        requests = [self._create(watch, watch.next - 1) for watch in watches]
+        self._unconfirmed = set(self._by_number)
+        return bool(fallen), requests
 
-    def hear(self, answer: rpc.WatchResponse) -> list[rpc.WatchRequest]:
+    @property
+    def confirmed(self) -> bool:
+        """Whether etcd has answered for each watch that the stream began with."""
+        return not self._unconfirmed
+
+    def hear(self, answer: rpc.WatchResponse) -> Requests:
         """Sort what came; what to request now. Raises `Refused`."""
         watch = self._by_number.get(answer.watch_id)
         if answer.canceled and answer.compact_revision and watch is not None:
-            return [self._skip(watch, answer)]
+            return self._skip(watch, answer)
         if answer.canceled and (watch is not None or answer.watch_id < 0):
             raise Refused(answer.cancel_reason or "a watch was refused")
         if watch is None:
             return []
-        self.works = True
-        requests = []
+        self._unconfirmed.discard(answer.watch_id)
+        requests: Requests = []
         for event in answer.events:
             if event.kv.mod_revision >= watch.next:  # a member that fell back may repeat some
                 requests += self._sort(watch, event)
@@ -128,34 +134,36 @@ class Watches:
             watch.next = max(watch.next, last if answer.fragment else last + 1)
         return requests
 
-    def _sort(self, watch: _Watch, event: rpc.Event) -> list[rpc.WatchRequest]:
-        if watch is self._ends:
-            key = event.kv.key[len(self._layout.sessions) :]
-            session = key.decode(errors="surrogatepass")
-            if session in self._watched:
-                self._watched.discard(session)
-                self._ended.append(session)
-            return self.deafen(session)
-        if (woken := self._layout.woken(event.kv)) is not None:
-            if isinstance(woken, Woken):
-                watch.mail.append(woken)
-            else:
-                self.missed = True
-        return []
+    def _sort(self, watch: _Watch, event: rpc.Event) -> Requests:
+        if watch is not self._ends:
+            if (woken := self._layout.woken(event.kv)) is not None:
+                self._events.append((watch.session, woken))
+            return []
+        session = event.kv.key[len(self._layout.sessions) :].decode(errors="surrogatepass")
+        if session in self._watched:
+            self._watched.discard(session)
+            self._events.append((EVERYBODY, Ended(session)))
+        elif session in self._own:
+            self._events.append((session, Ended(session)))
+        return self.deafen(session)
 
-    def _skip(self, watch: _Watch, answer: rpc.WatchResponse) -> rpc.WatchRequest:
+    def _skip(self, watch: _Watch, answer: rpc.WatchResponse) -> Requests:
         """History was compacted before it was seen: go on behind the gap, and say so."""
-        del self._by_number[answer.watch_id]
+        self._forget(answer.watch_id)
         watch.next = max(watch.next, answer.compact_revision)
-        self._miss(watch)
-        return self._create(watch, watch.next)
-
-    def _miss(self, watch: _Watch) -> None:
-        """Something was lost. Of ends: who asks again will learn which."""
-        self.missed = True
+        self._events.append((EVERYBODY, Missed()))
         if watch is self._ends:
-            self._ended += sorted(self._watched)
-            self._watched.clear()
+            self._lose_ends()
+        return [self._create(watch, watch.next)]
+
+    def _lose_ends(self) -> None:
+        """Some may have ended unseen: who asks again will learn which."""
+        self._events += [(EVERYBODY, Ended(session)) for session in sorted(self._watched)]
+        self._watched.clear()
+
+    def _forget(self, number: int) -> None:
+        del self._by_number[number]
+        self._unconfirmed.discard(number)
 
     def _create(self, watch: _Watch, start: int) -> rpc.WatchRequest:
         number = next(self._numbers)

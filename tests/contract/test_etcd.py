@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import re
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import grpc
-import grpc.aio
 import pytest
 
-from distjob.store import AsyncStore, Store
+from distjob.store import Store
 from distjob.testing.contract import Connect, StoreContract
-from distjob.testing.onloop import LoopThread, OnLoop
-from distjob_etcd import EtcdSettings, backend
-from distjob_etcd.aio import open_store
-from distjob_etcd.store import EtcdStore
+from distjob.testing.onloop import LoopThread
+from distjob_etcd import EtcdRecipe, EtcdSettings
+from on_etcd import InLoop, opened, opened_async
 from servers import EtcdCluster, EtcdNode
 
-TTL = 10.0
 PATIENT = 10.0
 """Seconds; of a machine that is busy with other tests."""
 
@@ -39,12 +36,15 @@ class OnEtcd(StoreContract):
         raise NotImplementedError(msg)
 
     @pytest.fixture
-    def connect(self, endpoints: list[str], fresh_namespace: str) -> Iterator[Connect]:
-        settings = EtcdSettings(endpoints=tuple(endpoints), timeout=PATIENT)
+    def section(self, endpoints: list[str]) -> EtcdSettings:
+        return EtcdSettings(endpoints=tuple(endpoints), timeout=PATIENT)
+
+    @pytest.fixture
+    def connect(self, section: EtcdSettings, fresh_namespace: str) -> Iterator[Connect]:
         stores: list[Store] = []
 
         def connect() -> Store:
-            stores.append(backend.connect(settings, fresh_namespace, TTL))
+            stores.append(opened(section, fresh_namespace))
             return stores[-1]
 
         yield connect
@@ -95,40 +95,12 @@ class TestEtcd(OnEtcd):
 
 
 class TestEtcdWithAChannelOfTheUsers(TestEtcd):
-    """GRPC's own defaults: its retries, and messages of 4 MiB."""
+    """GRPC's own defaults: its retries, and messages of 4 MiB; one channel for all stores."""
 
     @pytest.fixture
-    def connect(self, endpoints: list[str], fresh_namespace: str) -> Iterator[Connect]:
-        stores: list[Store] = []
+    def section(self, endpoints: list[str]) -> Iterator[EtcdSettings]:
         with grpc.insecure_channel(endpoints[0]) as channel:
-
-            def connect() -> Store:
-                stores.append(EtcdStore(channel, fresh_namespace, TTL, timeout=PATIENT))
-                return stores[-1]
-
-            yield connect
-            for store in stores:
-                store.close()
-
-
-class InLoop(OnLoop):
-    """In a loop that all stores of a test share: older gRPC grumbles where there are several."""
-
-    def __init__(self, thread: LoopThread, connect: Callable[[], Awaitable[AsyncStore]]) -> None:
-        self._thread = thread
-        self.store = thread.run(_awaited(connect))
-        self.guarantees = self.store.guarantees
-
-    def close(self) -> None:
-        self._thread.run(self.store.close())
-
-
-async def _awaited(connect: Callable[[], Awaitable[AsyncStore]]) -> AsyncStore:
-    return await connect()
-
-
-async def _channel(address: str) -> grpc.aio.Channel:
-    return grpc.aio.insecure_channel(address)
+            yield EtcdRecipe(client=channel, timeout=PATIENT)
 
 
 class OnAsyncio(OnEtcd):
@@ -142,21 +114,13 @@ class OnAsyncio(OnEtcd):
         assert not left, left
 
     @pytest.fixture
-    def opening(
-        self, endpoints: list[str], fresh_namespace: str
-    ) -> Callable[[], Awaitable[AsyncStore]]:
-        assert backend.connect_async is not None
-        settings = EtcdSettings(endpoints=tuple(endpoints), timeout=PATIENT)
-        return partial(backend.connect_async, settings, fresh_namespace, TTL)
-
-    @pytest.fixture
     def connect(
-        self, loop: LoopThread, opening: Callable[[], Awaitable[AsyncStore]]
+        self, loop: LoopThread, section: EtcdSettings, fresh_namespace: str
     ) -> Iterator[Connect]:
         stores: list[Store] = []
 
         def connect() -> Store:
-            stores.append(InLoop(loop, opening))
+            stores.append(InLoop(loop, partial(opened_async, section, fresh_namespace)))
             return stores[-1]
 
         yield connect
@@ -168,17 +132,17 @@ class TestEtcdOnAsyncio(OnAsyncio, TestEtcd):
     pass
 
 
-class TestEtcdOnAsyncioWithAChannelOfTheUsers(OnAsyncio, TestEtcd):
-    """GRPC's own defaults, and one channel for all stores."""
+class TestEtcdOnAsyncioByARecipe(OnAsyncio, TestEtcd):
+    """The user makes the channels, with gRPC's own defaults."""
 
     @pytest.fixture
-    def opening(
-        self, loop: LoopThread, endpoints: list[str], fresh_namespace: str
-    ) -> Iterator[Callable[[], Awaitable[AsyncStore]]]:
-        channel = loop.run(_channel(endpoints[0]))
-        yield partial(open_store, channel, fresh_namespace, TTL, timeout=PATIENT)
-        assert channel.get_state() is not grpc.ChannelConnectivity.SHUTDOWN
-        loop.run(channel.close())
+    def section(self, endpoints: list[str]) -> EtcdSettings:
+        def make(channels: Any, name: str) -> Any:
+            made.append(channels)
+            return channels.insecure_channel(name)
+
+        made: list[Any] = []
+        return EtcdRecipe(endpoints=tuple(endpoints), timeout=PATIENT, make=make)
 
 
 class TestEtcdCluster(OnEtcd):

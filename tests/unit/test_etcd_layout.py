@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distjob.errors import RecordError
-from distjob.store import Missed, Woken
+from distjob.store import ABSENT, Gone, Missed, Reply, Settled, Stale, Woken
 from distjob_etcd import rpc_pb2 as rpc
+from distjob_etcd.commit import Commit, Numbers, settled, settling
 from distjob_etcd.guarantees import LARGEST
 from distjob_etcd.layout import Layout, lease_of, new_lease, seconds_left, session_id
 
@@ -42,8 +43,9 @@ def test_other_ids_carry_none(garbage: str) -> None:
 
 @given(vm=st.text(min_size=1, max_size=80), value=st.none() | st.binary(max_size=100))
 def test_a_wake_up_is_read_as_it_was_written(vm: str, value: bytes | None) -> None:
-    txn, sessions = LAYOUT.commit(vm, 7, value, "me", ("you", "me", "you"))
-    assert sessions == ["me", "you"]
+    commit = Commit(vm, 7, value, "me", ("you", "me", "you"))
+    assert commit.woken == ["me", "you"]
+    txn = commit.request(LAYOUT)
     letters = {
         op.request_put.key: op.request_put.value
         for op in txn.success
@@ -70,6 +72,7 @@ def test_keys_are_apart(names: list[str]) -> None:
     for name in names:
         assert LAYOUT.vms <= LAYOUT.vm_key(name) < LAYOUT.vms_end
         assert LAYOUT.sessions <= LAYOUT.session_key(name) < LAYOUT.sessions_end
+        assert not LAYOUT.sessions <= LAYOUT.owner_key(name) < LAYOUT.sessions_end
 
 
 def test_a_commit_writes_something_in_any_case() -> None:
@@ -77,13 +80,74 @@ def test_a_commit_writes_something_in_any_case() -> None:
     for expected in (0, 5):
         for value in (None, b"", b"x"):
             for wake in ((), ("me",), ("you",)):
-                txn, _ = LAYOUT.commit("vm", expected, value, "me", wake)
+                txn = Commit("vm", expected, value, "me", wake).request(LAYOUT)
                 assert txn.success
                 keys = [op.request_put.key or op.request_delete_range.key for op in txn.success]
                 assert len(keys) == len(set(keys)), "etcd refuses a key that is written twice"
 
 
 def test_a_value_that_is_too_large() -> None:
-    LAYOUT.commit("vm", 0, b"x" * LARGEST, "me", ())
+    Commit("vm", 0, b"x" * LARGEST, "me", ()).request(LAYOUT)
     with pytest.raises(RecordError, match=r"'vm'.*1000001.*1000000"):
-        LAYOUT.commit("vm", 0, b"x" * (LARGEST + 1), "me", ())
+        Commit("vm", 0, b"x" * (LARGEST + 1), "me", ()).request(LAYOUT)
+
+
+def refused(commit: Commit, version: int, number: int, **alive: bool) -> Reply:
+    """What comes of ``commit`` where its VM and its author stand so."""
+
+    def found(there: object, **kv: int) -> rpc.ResponseOp:
+        kvs = [rpc.KeyValue(value=b"x", **kv)] if there else []
+        return rpc.ResponseOp(response_range=rpc.RangeResponse(kvs=kvs, count=len(kvs)))
+
+    answers = [
+        found(version, mod_revision=version),
+        found(number, version=number),
+        *(found(alive.get(session, False)) for session in commit.woken),
+    ]
+    return commit.reply(rpc.TxnResponse(succeeded=False, responses=answers))
+
+
+def test_the_order_of_refusals() -> None:
+    """An ended author, a settling, the version, whom to wake."""
+    commit = Commit("vm", 7, b"y", "me", ("you",), number=2)
+    assert refused(commit, 8, 0) == Gone(frozenset({"me", "you"}))
+    assert refused(commit, 8, 0, you=True) == Gone(frozenset({"me"}))
+    assert refused(commit, 8, 3) == Settled()
+    assert refused(commit, 8, 2) == Stale(8, b"x")
+    assert refused(commit, 0, 2) == Stale(ABSENT, None)
+    assert refused(commit, 7, 2) == Gone(frozenset({"you"}))
+    with pytest.raises(RecordError, match="no reason"):
+        refused(commit, 7, 2, you=True)
+
+
+def test_a_commit_names_its_authors_number() -> None:
+    """That is what says that the author lives, too: no more is compared than that."""
+    txn = Commit("vm", 7, b"y", "me", ("you",), number=5).request(LAYOUT)
+    compared = {(one.key, one.WhichOneof("target_union")) for one in txn.compare}
+    assert compared == {
+        (LAYOUT.vm_key("vm"), "mod_revision"),
+        (LAYOUT.owner_key("me"), "version"),
+        (LAYOUT.session_key("you"), "create_revision"),
+    }
+    assert [one.version for one in txn.compare if one.key == LAYOUT.owner_key("me")] == [5]
+
+
+def test_a_settling_raises_the_number_once() -> None:
+    txn = settling(LAYOUT, "me", 5)
+    assert [one.version for one in txn.compare] == [5]
+    (put,) = [op.request_put for op in txn.success]
+    assert (put.key, put.ignore_value, put.ignore_lease) == (LAYOUT.owner_key("me"), True, True)
+    assert settled(rpc.TxnResponse(succeeded=True), 5) == 6
+    for there, number in ([rpc.KeyValue(version=6)], 6), ([], 0):  # another did it; it has ended
+        op = rpc.ResponseOp(response_range=rpc.RangeResponse(kvs=there))
+        assert settled(rpc.TxnResponse(succeeded=False, responses=[op]), 5) == number
+
+
+def test_numbers_never_fall() -> None:
+    numbers = Numbers()
+    assert numbers.of("me") == 1
+    numbers.learn("me", 3)
+    numbers.learn("me", 2)
+    assert numbers.of("me") == 3
+    numbers.learn("me", 0)
+    assert numbers._known == {}

@@ -6,12 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grpc
 import msgspec
 import pytest
 
 from distjob.config import load
 from distjob.errors import ConfigError
-from distjob_etcd import EtcdSettings, backend
+from distjob_etcd import EtcdRecipe, EtcdSettings
+from distjob_etcd.client.members import members_of
+from on_etcd import opened
 
 SECRET = "s3cret-p@ss"
 
@@ -77,7 +80,7 @@ TLS = "is for TLS: all etcd.endpoints must begin with https://"
         ({"endpoints": ["https://a:1"], "cert_file": SECRET}, "cert_file", "goes with etcd.key_fi"),
         ({"endpoints": ["https://a:1"], "key_file": SECRET}, "key_file", "goes with etcd.cert_fi"),
         ({"password": SECRET}, "password", "goes with etcd.user"),
-        ({"user": "a\0b"}, "user", "must be text of at most 1024 characters, none of them NUL"),
+        ({"user": "a\0b"}, "user", "must be text of at most 4096 characters, none of them NUL"),
     ],
 )
 def test_what_is_said_of_it(settings: dict[str, object], key: str, right: str) -> None:
@@ -90,7 +93,7 @@ def test_what_is_said_of_it(settings: dict[str, object], key: str, right: str) -
 def test_a_file_that_is_not_there() -> None:
     settings = read(endpoints=["https://a:1"], ca_file="/no/such.pem")
     with pytest.raises(ConfigError, match=r"/no/such\.pem"):
-        backend.connect(settings, "ns", 10.0)
+        opened(settings, "ns")
 
 
 def test_a_key_that_is_no_pem(tmp_path: Path) -> None:
@@ -99,12 +102,37 @@ def test_a_key_that_is_no_pem(tmp_path: Path) -> None:
     file.write_text("no certificate", encoding="utf-8")
     settings = read(endpoints=["https://127.0.0.1:1"], ca_file=str(file), timeout=0.3)
     with pytest.raises(ConfigError, match=r"etcd\.ca_file.*PEM"):
-        backend.connect(settings, "ns", 10.0)
+        opened(settings, "ns")
 
 
 def test_an_empty_namespace() -> None:
     with pytest.raises(ConfigError, match="namespace"):
-        backend.connect(read(endpoints=["127.0.0.1:1"], timeout=0.05), "", 10.0)
+        opened(read(endpoints=["127.0.0.1:1"], timeout=0.05), "")
+
+
+def test_each_client_has_an_order_of_its_own() -> None:
+    """So that not all are with the member that is named first; none is left out, or asked twice."""
+    named = [f"h{number}:2379" for number in range(8)]
+    settings = read(endpoints=[*named, "http://h3:2379/"])
+    orders = set()
+    for _ in range(10):
+        members = members_of(settings, grpc)
+        orders.add(tuple(member.name for member in members))
+        for member in members:
+            member.channel.close()
+    assert all(sorted(order) == named for order in orders)
+    assert len(orders) > 1
+
+
+def test_a_recipe_is_no_file(tmp_path: Path) -> None:
+    """Its keys are for programs, and its channels are not shown."""
+    file = tmp_path / "distjob.yaml"
+    file.write_text("backend: etcd\netcd: {make: x}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"etcd\.make: unknown key"):
+        load(file)
+    shown = repr(EtcdRecipe(make=print, password=SECRET, user="u"))
+    assert SECRET not in shown
+    assert "make=" in shown
 
 
 def test_settings_and_promises_without_grpcio() -> None:

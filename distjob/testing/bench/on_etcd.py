@@ -9,11 +9,10 @@ from collections.abc import Mapping
 import grpc
 import pyetcd
 
-from distjob.config import Settings
+from distjob.config import SessionSettings, Settings, open_backend
 from distjob.store import Store
-from distjob_etcd import EtcdSettings
+from distjob_etcd import EtcdRecipe, EtcdSettings
 from distjob_etcd import rpc_pb2 as rpc
-from distjob_etcd.store import EtcdStore
 
 _COUNTED = re.compile(r'^grpc_server_started_total\{grpc_method="(\w+)".*\} (\d+)$', re.MULTILINE)
 
@@ -52,7 +51,13 @@ class EtcdYard:
 
     def store(self, ttl: float) -> Store:
         """A store on the same channel."""
-        return EtcdStore(self._channel, self._namespace, ttl)
+        settings = Settings(
+            backend="etcd",
+            namespace=self._namespace,
+            session=SessionSettings(ttl=ttl),
+            section=EtcdRecipe(client=self._channel),
+        )
+        return open_backend(settings)
 
     def asked(self) -> Mapping[str, int]:
         """RPCs by name, of all members."""

@@ -5,17 +5,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from distjob.errors import BackendUnavailable, RecordError
-from distjob_etcd.failures import (
-    AuthOff,
-    Failure,
-    Forbidden,
-    NoSuchLease,
-    NotAllowed,
-    NotTrusted,
-    TooLargeForUs,
-    forbidden,
-)
+from distjob_etcd.faults import EtcdFault, Failure, channel_closed, watch_refused
 
 Code = grpc.StatusCode
 
@@ -46,62 +36,78 @@ NOT_MADE = (
 )
 
 
+def fault(code: Code, text: str, *, change: bool = True) -> EtcdFault:
+    return Failure(code, text).fault("here:1", change=change)
+
+
 @pytest.mark.parametrize(("code", "text"), MADE_PERHAPS)
 def test_what_may_have_been_made(code: Code, text: str) -> None:
-    error = Failure(code, text).error("here:1", change=True)
-    assert isinstance(error, BackendUnavailable)
-    assert error.unanswered
-    assert "here:1" in str(error)
-    assert text in str(error)
-    again = Failure(code, text).error("here:1", change=False)
-    assert isinstance(again, BackendUnavailable)
-    assert not again.unanswered
+    told = fault(code, text)
+    assert told.made == "unknown"
+    assert "here:1" in str(told)
+    assert text in str(told)
+    assert fault(code, text, change=False).made == "no"
 
 
 @pytest.mark.parametrize(("code", "text"), NOT_MADE)
 def test_what_was_surely_not_made(code: Code, text: str) -> None:
-    error = Failure(code, text).error("here:1", change=True)
-    assert isinstance(error, BackendUnavailable)
-    assert not error.unanswered
-    assert text in str(error)
+    told = fault(code, text)
+    assert told.made == "no"
+    assert text in str(told)
 
 
 def test_what_finds_the_server_full_may_have_been_made() -> None:
     """And no other member does better: the alarm is all the members'."""
     full = Failure(Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded")
-    made, asked = (full.error("here:1", change=change) for change in (True, False))
-    assert isinstance(made, BackendUnavailable)
-    assert made.unanswered
-    assert isinstance(asked, BackendUnavailable)
-    assert not asked.unanswered
-    assert "NOSPACE" in str(made)
+    assert full.fault("here:1", change=True).made == "unknown"
+    assert full.fault("here:1", change=False).made == "no"
+    assert "NOSPACE" in str(full.fault("here:1", change=True))
     assert not full.unchanged
     assert not full.elsewhere
 
 
+KINDS = ("auth_off", "lease_ended", "request_too_large", "answer_too_large", "untrusted")
+
+
 @pytest.mark.parametrize(
-    ("code", "text", "kind"),
+    ("code", "text", "kind", "unfit"),
     [
-        (Code.PERMISSION_DENIED, "etcdserver: permission denied", Forbidden),
-        (Code.UNAUTHENTICATED, "etcdserver: invalid auth token", NotAllowed),
+        (Code.PERMISSION_DENIED, "etcdserver: permission denied", "", True),
+        (Code.UNAUTHENTICATED, "etcdserver: invalid auth token", "", True),
         (
             Code.INVALID_ARGUMENT,
             "etcdserver: authentication failed, invalid user ID or password",
-            NotAllowed,
+            "",
+            True,
         ),
-        (Code.FAILED_PRECONDITION, "etcdserver: authentication is not enabled", AuthOff),
-        (Code.NOT_FOUND, "etcdserver: requested lease not found", NoSuchLease),
-        (Code.INVALID_ARGUMENT, "etcdserver: request is too large", RecordError),
-        (Code.RESOURCE_EXHAUSTED, "Received message larger than max (5 vs. 4)", TooLargeForUs),
+        (
+            Code.FAILED_PRECONDITION,
+            "etcdserver: authentication is not enabled",
+            "auth_off",
+            False,
+        ),
+        (Code.NOT_FOUND, "etcdserver: requested lease not found", "lease_ended", False),
+        (Code.INVALID_ARGUMENT, "etcdserver: request is too large", "request_too_large", False),
+        (
+            Code.RESOURCE_EXHAUSTED,
+            "Received message larger than max (5 vs. 4)",
+            "answer_too_large",
+            False,
+        ),
         (
             Code.UNAVAILABLE,
             "failed to connect to all addresses; SSL_ERROR_SSL: CERTIFICATE_VERIFY_FAILED",
-            NotTrusted,
+            "untrusted",
+            True,
         ),
+        (Code.UNAVAILABLE, "etcdserver: no leader", "", False),
     ],
 )
-def test_kinds(code: Code, text: str, kind: type[Exception]) -> None:
-    assert type(Failure(code, text).error("here:1", change=True)) is kind
+def test_what_a_person_must_mend(code: Code, text: str, kind: str, unfit: bool) -> None:
+    failure = Failure(code, text)
+    assert [name for name in KINDS if getattr(failure, name)] == [kind][: bool(kind)]
+    assert failure.fault("here:1", change=True).unfit == unfit
+    assert failure.fault("here:1", change=True).failure is failure
 
 
 def test_where_another_member_may_do_better() -> None:
@@ -117,6 +123,12 @@ def test_what_the_role_lacks_is_named() -> None:
     assert denied.forbidden
     assert not Failure(Code.UNAUTHENTICATED, "etcdserver: invalid auth token").forbidden
     wanted = "readwrite --prefix=true distjob/prod/)"
-    assert wanted in str(denied.error("here:1", change=True, prefix="distjob/prod/"))
-    assert wanted in str(forbidden("here:1", "etcdserver: permission denied", "distjob/prod/"))
-    assert "prefix distjob/<namespace>/ " in str(denied.error("here:1", change=True))
+    assert wanted in str(denied.fault("here:1", change=True, prefix="distjob/prod/"))
+    refused = watch_refused("here:1", "etcdserver: permission denied", "distjob/prod/")
+    assert wanted in str(refused)
+    assert refused.unfit
+    assert "prefix distjob/<namespace>/ " in str(denied.fault("here:1", change=True))
+
+
+def test_a_closed_channel_has_sent_nothing() -> None:
+    assert channel_closed("here:1", ValueError("Cannot invoke RPC on closed channel!")).made == "no"

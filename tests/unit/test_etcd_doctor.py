@@ -8,8 +8,8 @@ import grpc
 import pytest
 
 from distjob_etcd import rpc_pb2 as rpc
-from distjob_etcd.examine import _version
-from distjob_etcd.members import Member
+from distjob_etcd.client.members import Member
+from distjob_etcd.doctor import _version
 
 
 @pytest.fixture

@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 
 from distjob import Client, Job, Lease
+from distjob.backend.opened import Blocking
 from distjob.errors import BackendUnavailable, OutcomeUnknown
-from distjob.store import ABSENT, Committed
+from distjob.store import ABSENT, Committed, Store
 from distjob.testing.onloop import ProxyClient
 from distjob_etcd import EtcdSettings, backend
-from distjob_etcd.greeting import version_of
-from distjob_etcd.store import EtcdStore
+from distjob_etcd.source import version_of
+from on_etcd import failed, opened, opened_async
 from servers import EtcdNode
 from until import until
 
@@ -38,19 +39,11 @@ def settings_for(node: EtcdNode) -> EtcdSettings:
     return EtcdSettings(endpoints=(node.address,), timeout=5.0)
 
 
-def connected(node: EtcdNode) -> EtcdStore:
-    store = backend.connect(settings_for(node), "default", TTL)
-    assert isinstance(store, EtcdStore)
-    return store
+def connected(node: EtcdNode) -> Blocking:
+    return opened(settings_for(node), "default", TTL)
 
 
-def failed(verb: Callable[[], object]) -> BackendUnavailable:
-    with pytest.raises(BackendUnavailable) as caught:
-        verb()
-    return caught.value
-
-
-def fill(store: EtcdStore, author: str) -> None:
+def fill(store: Store, author: str) -> None:
     """Until it raises: etcd looks at its size only now and then, and some puts slip through."""
     for number in range(3000):
         store.commit(f"big-{number}", ABSENT, b"x" * 100_000, author, ())
@@ -95,12 +88,11 @@ def client(request: pytest.FixtureRequest, small: EtcdNode) -> Iterator[Any]:
     """A client of either kind; the one on asyncio is used from threads, its begins are tasks."""
     settings, named = settings_for(small), {"controller": "one", "ttl": TTL}
     if request.param == "asyncio":
-        assert backend.connect_async is not None
-        opened: Any = ProxyClient(partial(backend.connect_async, settings, "default", TTL), **named)
+        client: Any = ProxyClient(partial(opened_async, settings, "default", TTL), **named)
     else:
-        opened = Client(backend.connect(settings, "default", TTL), **named)
-    with opened:
-        yield opened
+        client = Client(opened(settings, "default", TTL), **named)
+    with client:
+        yield client
 
 
 def test_no_begin_that_was_refused_holds_its_job(small: EtcdNode, client: Any) -> None:

@@ -23,15 +23,16 @@ from distjob.cli.app import cli
 from distjob.config import load, open_backend, open_backend_async
 from distjob.testing.onloop import ProxyClient
 from distjob_etcd import EtcdSettings, backend
-from distjob_etcd.blocking import BlockingLinks
-from distjob_etcd.failures import Failure
-from distjob_etcd.members import ALARM, MEMBERS, STATUS, Member, Metadata
+from distjob_etcd.client.calls import BlockingCalls
+from distjob_etcd.client.members import ALARM, MEMBERS, STATUS, Member, Metadata
+from distjob_etcd.faults import Failure
+from on_etcd import opened
 from servers import EtcdCluster, EtcdNode
 from servers.debian import NEWER
 from until import until
 
 SECRET, ROOT = "s3cret", "r00t"
-DOCS = Path(__file__).parent.parent.parent / "docs"
+DOCS = Path(__file__).parent.parent.parent.parent / "docs"
 
 
 @pytest.fixture
@@ -124,12 +125,12 @@ def test_doctor_of_roots_sees_it(guarded: EtcdNode, tmp_path: Path) -> None:
 def test_a_release_that_tells_root_only_how_many_members_there_are(
     etcd_cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch, fresh_namespace: str
 ) -> None:
-    """As 3.5.28 does, which no package has any more: the refusals are put in at the link."""
+    """As 3.5.28 does, which no package has any more: the refusals are put in at the call."""
     asked: set[str] = set()
-    call = BlockingLinks.call
+    call = BlockingCalls.call
 
     async def refusing(
-        links: BlockingLinks,
+        calls: BlockingCalls,
         member: Member,
         method: str,
         request: Any,
@@ -139,11 +140,11 @@ def test_a_release_that_tells_root_only_how_many_members_there_are(
         asked.add(method)
         if method in (STATUS, MEMBERS, ALARM):
             return Failure(grpc.StatusCode.PERMISSION_DENIED, "etcdserver: permission denied")
-        return await call(links, member, method, request, seconds, words)
+        return await call(calls, member, method, request, seconds, words)
 
-    monkeypatch.setattr(BlockingLinks, "call", refusing)
+    monkeypatch.setattr(BlockingCalls, "call", refusing)
     settings = EtcdSettings(endpoints=tuple(etcd_cluster.endpoints), timeout=5.0)
-    store = backend.connect(settings, fresh_namespace, 10.0)
+    store = opened(settings, fresh_namespace, 10.0)
     try:
         assert backend.examine is not None
         found = [finding.what for finding in backend.examine(store) if "root only" in finding.what]

@@ -7,21 +7,28 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from distjob import clock
 from distjob.errors import BackendUnavailable
-from distjob.store import ABSENT, Committed, Ended, Event, Woken
+from distjob.store import ABSENT, Committed, Ended, Store, Woken
 from distjob_etcd import EtcdSettings, backend
+from distjob_etcd.client.members import KEEP_ALIVE
 from distjob_etcd.layout import lease_of
-from distjob_etcd.members import KEEP_ALIVE
-from distjob_etcd.store import EtcdStore
+from on_etcd import failed, opened, received, source_of
 from servers import EtcdCluster, EtcdNode, wait_for
 
 TTL = 30.0
 TIMEOUT = 1.0
-Connect = Callable[..., EtcdStore]
+Connect = Callable[..., Store]
+
+
+@pytest.fixture(autouse=True)
+def _in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The members are asked in the order in which a test names them."""
+    monkeypatch.setattr("distjob_etcd.client.members.shuffled", list)
 
 
 @pytest.fixture
@@ -30,17 +37,16 @@ def connect(etcd_cluster: EtcdCluster, fresh_namespace: str) -> Iterator[Connect
 
         def connect(
             nodes: Sequence[EtcdNode] = etcd_cluster.nodes, timeout: float = TIMEOUT
-        ) -> EtcdStore:
+        ) -> Store:
             chosen = EtcdSettings(endpoints=tuple(node.address for node in nodes), timeout=timeout)
-            store = tried(lambda: backend.connect(chosen, fresh_namespace, TTL))
-            assert isinstance(store, EtcdStore)
+            store = tried(lambda: opened(chosen, fresh_namespace, TTL))
             closing.callback(store.close)
             return store
 
         yield connect
 
 
-def tried(call: Callable[[], object]) -> object:
+def tried(call: Callable[[], Any]) -> Any:
     """What ``call`` returns when the cluster can be reached again."""
     until, pause = clock.monotonic() + 20.0, threading.Event()
     while True:
@@ -49,23 +55,6 @@ def tried(call: Callable[[], object]) -> object:
         except BackendUnavailable:
             assert clock.monotonic() < until
             pause.wait(0.05)
-
-
-def failed(verb: Callable[[], object]) -> BackendUnavailable:
-    with pytest.raises(BackendUnavailable) as caught:
-        verb()
-    return caught.value
-
-
-def woken(store: EtcdStore, session: str, last: Event) -> list[Event]:
-    """Events up to ``last``."""
-    events: list[Event] = []
-    until = clock.monotonic() + 20.0
-    while last not in events:
-        assert clock.monotonic() < until, events
-        with contextlib.suppress(BackendUnavailable):
-            events += store.receive(session, 1.0)
-    return events
 
 
 def others(cluster: EtcdCluster, *without: EtcdNode) -> list[EtcdNode]:
@@ -86,7 +75,7 @@ def test_a_member_that_is_down_is_left_at_once(connect: Connect, etcd_cluster: E
     down = others(etcd_cluster, leader)[0]
     store = connect([down, *others(etcd_cluster, down)])
     me = store.open_session(TTL, "me")
-    assert store.server.name == down.address
+    assert source_of(store).cluster.name == down.address
     down.kill()
     failed_once = 0
     for number in range(5):
@@ -97,7 +86,7 @@ def test_a_member_that_is_down_is_left_at_once(connect: Connect, etcd_cluster: E
         else:
             assert isinstance(reply, Committed)
     assert failed_once <= 1
-    assert store.server.name != down.address
+    assert source_of(store).cluster.name != down.address
     newcomer = connect([down, *others(etcd_cluster, down)])
     assert isinstance(newcomer.commit("vm", ABSENT, b"x", me, ()), Committed)
 
@@ -109,7 +98,7 @@ def test_a_wait_goes_on_at_another_member(connect: Connect, etcd_cluster: EtcdCl
     me, other = store.open_session(TTL, "me"), direct.open_session(TTL, "other")
     assert store.remaining([other])[other] > 0
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(woken, store, me, Ended(other))
+        waiting = pool.submit(received, store, me, Ended(other))
         for number in range(20):
             reply = direct.commit(f"vm-{number}", ABSENT, b"x", other, (me,))
             assert isinstance(reply, Committed)
@@ -119,7 +108,7 @@ def test_a_wait_goes_on_at_another_member(connect: Connect, etcd_cluster: EtcdCl
         events = waiting.result(30.0)
     last = Woken("vm-19", reply.version, b"x")
     if last not in events:  # of another watch: in any order
-        events += woken(store, me, last)
+        events += received(store, me, last)
     assert [event.vm for event in events if isinstance(event, Woken)] == [
         f"vm-{number}" for number in range(20)
     ]
@@ -138,7 +127,7 @@ def test_a_paused_member_costs_one_answer(connect: Connect, etcd_cluster: EtcdCl
     begun = clock.monotonic()
     reply = store.commit("vm", ABSENT, b"y", me, (me,))
     assert isinstance(reply, Committed)
-    assert woken(store, me, Woken("vm", reply.version, b"y"))
+    assert received(store, me, Woken("vm", reply.version, b"y"))
     assert clock.monotonic() - begun < 2.0
 
 
@@ -165,10 +154,10 @@ def test_the_leader_is_killed(connect: Connect, etcd_cluster: EtcdCluster) -> No
     etcd_cluster.leader().kill()
     assert tried(lambda: store.keep_alive(me))
     found = tried(lambda: store.read("vm"))
-    assert found.version == version  # type: ignore[attr-defined]
+    assert found.version == version
     reply = tried(lambda: store.commit("vm", version, b"two", me, (me,)))
     assert isinstance(reply, Committed)
-    assert Woken("vm", version, b"one") in woken(store, me, Woken("vm", reply.version, b"two"))
+    assert Woken("vm", version, b"one") in received(store, me, Woken("vm", reply.version, b"two"))
 
 
 def test_leaders_come_and_go(connect: Connect, etcd_cluster: EtcdCluster) -> None:
@@ -184,7 +173,7 @@ def test_leaders_come_and_go(connect: Connect, etcd_cluster: EtcdCluster) -> Non
         assert reply.version > told
         told = reply.version
     assert store.read("vm").version == told
-    assert woken(store, me, Woken("vm", told, b"x"))
+    assert received(store, me, Woken("vm", told, b"x"))
 
 
 def test_without_a_majority_nothing_is_done_and_in_time(
@@ -258,7 +247,7 @@ def test_a_leader_change_in_the_midst_of_a_renewal(
     """The lease may have been renewed by one who led no more: it is renewed again."""
     store = connect(timeout=10.0)
     me = store.open_session(TTL, "me")
-    ask, renewals = store.server.ask, []
+    ask, renewals = source_of(store).cluster.ask, []
 
     async def changing(method: str, request: object, **how: object) -> object:
         answer = await ask(method, request, **how)  # type: ignore[arg-type]
@@ -268,7 +257,7 @@ def test_a_leader_change_in_the_midst_of_a_renewal(
                 etcd_cluster.fail_over()
         return answer
 
-    monkeypatch.setattr(store.server, "ask", changing)
+    monkeypatch.setattr(source_of(store).cluster, "ask", changing)
     changes = 1
     assert store.keep_alive(me)
     assert len(renewals) == 2
@@ -288,4 +277,4 @@ def test_a_member_that_was_cut_off_is_left(connect: Connect, etcd_cluster: EtcdC
     assert tried(lambda: store.keep_alive(me))
     reply = direct.commit("vm", ABSENT, b"x", me, (me,))
     assert isinstance(reply, Committed)
-    assert woken(store, me, Woken("vm", reply.version, b"x"))
+    assert received(store, me, Woken("vm", reply.version, b"x"))

@@ -6,24 +6,23 @@ is known to be refused, or never sent, is taken for not made. Knows neither keys
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import grpc
 
-from distjob.errors import BackendUnavailable, DistjobError, RecordError
+from distjob.backend.source import Fault
 
 Code = grpc.StatusCode
+Made: TypeAlias = Literal["no", "unknown"]
 
+PREFIX = "distjob/<namespace>/"
+"""Of all keys, where the namespace is not known."""
 _DENIED = "the user or password was refused: set etcd.user and etcd.password"
 _FORBIDDEN = (
     "the user may not do this: its role needs readwrite on the prefix {prefix} "
     "(etcdctl role grant-permission ROLE readwrite --prefix=true {prefix})"
 )
 _UNTRUSTED = "its certificate is not trusted: check etcd.ca_file and etcd.server_name"
-
-PREFIX = "distjob/<namespace>/"
-"""Of all keys, where the namespace is not known."""
 _NO_SPACE = "database space exceeded"
 _ANSWERS: tuple[tuple[str, str], ...] = (
     # What etcd says ("etcdserver: ..."), and what that means here.
@@ -58,30 +57,6 @@ _SURELY_REFUSED = frozenset(
 )
 
 
-class NotAllowed(BackendUnavailable):
-    """The user is unknown or lacks a permission; in connecting that is a `ConfigError`."""
-
-
-class Forbidden(NotAllowed):
-    """The user is known, and lacks a permission: on its keys, or the role root."""
-
-
-class AuthOff(BackendUnavailable):
-    """A token was asked for, and the server gives none."""
-
-
-class NoSuchLease(BackendUnavailable):
-    """The lease has ended."""
-
-
-class TooLargeForUs(BackendUnavailable):
-    """The answer is more than the user's channel takes; nobody knows what it was."""
-
-
-class NotTrusted(BackendUnavailable):
-    """The server's certificate; in connecting that is a `ConfigError`."""
-
-
 class Failure(NamedTuple):
     """How a request ended that was not answered as it should."""
 
@@ -90,7 +65,8 @@ class Failure(NamedTuple):
 
     @classmethod
     def of(cls, error: grpc.RpcError) -> Failure:
-        """What gRPC tells of ``error``."""
+        """What gRPC tells of ``error``, of which nothing is kept."""
+        error.__traceback__ = None  # it may be the call itself, which would so refer to itself
         told: Any = error  # what is raised is a Call as well, though its class does not say so
         code, text = getattr(told, "code", None), getattr(told, "details", None)
         if code is None or text is None:
@@ -135,42 +111,74 @@ class Failure(NamedTuple):
 
     @property
     def forbidden(self) -> bool:
-        """Whether the user is known, and may not ask for this."""
+        """Whether the user is known, and lacks a permission: on its keys, or the role root."""
         return self.answered and _advice(self.text) == _FORBIDDEN
 
-    def error(self, where: str, *, change: bool, prefix: str = PREFIX) -> DistjobError:
-        """As an error of ours; ``change`` if the request was to change something.
+    @property
+    def auth_off(self) -> bool:
+        """Whether a token was asked for, and the server gives none."""
+        off = "authentication is not enabled"
+        return self.code is Code.FAILED_PRECONDITION and off in self.text
+
+    @property
+    def lease_ended(self) -> bool:
+        """Whether the lease is not there any more."""
+        return self.code is Code.NOT_FOUND and "lease not found" in self.text
+
+    @property
+    def request_too_large(self) -> bool:
+        """Whether this server takes less at once than was sent."""
+        return self.answered and "request is too large" in self.text
+
+    @property
+    def answer_too_large(self) -> bool:
+        """Whether the answer is more than the user's channel takes; nobody knows what it was."""
+        return self.code is Code.RESOURCE_EXHAUSTED and "larger than max" in self.text
+
+    @property
+    def untrusted(self) -> bool:
+        """Whether it is the server's certificate."""
+        return "CERTIFICATE_VERIFY_FAILED" in self.text or "Hostname Verification" in self.text
+
+    def fault(self, where: str, *, change: bool, prefix: str = PREFIX) -> EtcdFault:
+        """As a fault of the request; ``change`` if that was to change something.
 
         ``prefix`` is that of the keys, on which the user's role needs its permissions.
         """
-        if self.text.startswith("etcdserver: request is too large"):
-            return RecordError(f"etcd at {where}: {self.text}: {_advice(self.text)}")
-        if self.code is Code.FAILED_PRECONDITION and "authentication is not enabled" in self.text:
-            return AuthOff(f"etcd at {where}: authentication is not enabled")
-        if self.code is Code.NOT_FOUND and "lease not found" in self.text:
-            return NoSuchLease(f"etcd at {where}: {self.text}")
-        unanswered = change and not self.unchanged
+        text, advice = f"etcd at {where}: {self.text}", ""
         if self.answered:
-            advice = _advice(self.text)
-            kind = _KINDS.get(advice, BackendUnavailable)
-            said = f"etcd at {where}: {advice.format(prefix=prefix)} ({self.text})"
-            return kind(said, unanswered=unanswered)
-        if "CERTIFICATE_VERIFY_FAILED" in self.text or "Hostname Verification" in self.text:
-            return NotTrusted(f"etcd at {where}: {_UNTRUSTED} ({self.text})")
-        text = f"etcd at {where}: {self.code.name.lower().replace('_', ' ')}: {self.text}"
-        if self.code is Code.RESOURCE_EXHAUSTED and "larger than max" in self.text:
-            return TooLargeForUs(text, unanswered=unanswered)
-        return BackendUnavailable(text, unanswered=unanswered)
+            advice = _advice(self.text).format(prefix=prefix)
+        elif self.untrusted:
+            advice = _UNTRUSTED
+        else:
+            text = f"etcd at {where}: {self.code.name.lower().replace('_', ' ')}: {self.text}"
+        unfit = self.untrusted or (self.answered and _advice(self.text) in (_DENIED, _FORBIDDEN))
+        made: Made = "unknown" if change and not self.unchanged else "no"
+        return EtcdFault(self, text, advice, made=made, unfit=unfit)
 
 
-_KINDS: Mapping[str, type[BackendUnavailable]] = {_DENIED: NotAllowed, _FORBIDDEN: Forbidden}
+class EtcdFault(Fault):
+    """A `Fault` that still knows the `Failure` it is made of."""
+
+    def __init__(
+        self, failure: Failure, text: str, advice: str, *, made: Made, unfit: bool
+    ) -> None:
+        super().__init__(text, advice, made=made, unfit=unfit)
+        self.failure = failure
+
+
 ENDED = Failure(Code.UNAVAILABLE, "the watch stream ended")
 NO_LEADER = Failure(Code.UNAVAILABLE, _NO_LEADER)
 
 
-def forbidden(where: str, reason: str, prefix: str) -> Forbidden:
-    """The error for a watch, which etcd refuses in words of another kind, ``reason``."""
-    return Forbidden(f"etcd at {where}: {_FORBIDDEN.format(prefix=prefix)} ({reason})")
+def channel_closed(where: str, error: Exception) -> Fault:
+    """GRPC refuses to use a closed channel by an error of another kind: nothing was sent."""
+    return Fault(f"etcd at {where}: the channel was closed: {error}")
+
+
+def watch_refused(where: str, reason: str, prefix: str) -> Fault:
+    """Etcd refuses a watch in words of another kind, ``reason``: the user may not read there."""
+    return Fault(f"etcd at {where}: {reason}", _FORBIDDEN.format(prefix=prefix), unfit=True)
 
 
 def _advice(text: str) -> str:

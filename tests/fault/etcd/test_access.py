@@ -14,13 +14,13 @@ from pathlib import Path
 import grpc
 import pytest
 
+from distjob.backend.opened import Blocking
 from distjob.errors import BackendUnavailable, ConfigError, DistjobError
-from distjob.store import Committed, Store, Woken
+from distjob.store import Store, Woken
 from distjob.testing.contract import try_until
 from distjob.testing.onloop import OnLoop
-from distjob_etcd import EtcdSettings, backend
-from distjob_etcd.server import Server
-from distjob_etcd.store import EtcdStore
+from distjob_etcd import EtcdRecipe, EtcdSettings, backend
+from on_etcd import commit_waking, opened, opened_async, received, source_of
 from servers import EtcdNode
 
 TTL = 10.0
@@ -75,26 +75,13 @@ def connected(request: pytest.FixtureRequest) -> Connected:
         )
         store: Store
         if request.param == "asyncio":
-            assert backend.connect_async is not None
-            store = OnLoop(partial(backend.connect_async, chosen, namespace, TTL))
+            store = OnLoop(partial(opened_async, chosen, namespace, TTL))
         else:
-            store = backend.connect(chosen, namespace, TTL)
+            store = opened(chosen, namespace, TTL)
         with contextlib.closing(store):
             yield store
 
     return connected
-
-
-def server_of(store: Store) -> Server:
-    server = store.server if isinstance(store, EtcdStore) else store.store.server  # type: ignore[attr-defined]
-    assert isinstance(server, Server)
-    return server
-
-
-def commit_waking(store: Store, session: str) -> int:
-    reply = store.commit("vm", store.read("vm").version, b"woken", session, (session,))
-    assert isinstance(reply, Committed)
-    return reply.version
 
 
 def exercise(store: Store) -> None:
@@ -135,7 +122,7 @@ REFUSED = (
 def test_users_that_are_let_in_and_refused(guarded: EtcdNode, connected: Connected) -> None:
     with connected(guarded, **USER) as store:
         exercise(store)
-        if isinstance(store, EtcdStore):
+        if isinstance(store, Blocking):
             assert backend.examine is not None
             said = {finding.what for finding in backend.examine(store)}
             assert "authentication is on" in said
@@ -149,30 +136,20 @@ def test_tokens_that_have_ended_are_renewed(guarded: EtcdNode, connected: Connec
     """By time, and with the server that gave them; for requests, and for the watch."""
     with connected(guarded, **USER) as store:
         me = store.open_session(TTL, "me")
-        before = server_of(store)._token
+        before = source_of(store).cluster._token
         assert before
         threading.Event().wait(2.5)
         version = commit_waking(store, me)
-        assert server_of(store)._token != before
+        assert source_of(store).cluster._token != before
         assert list(store.receive(me, 5.0)) == [Woken("vm", version, b"woken")]
         threading.Event().wait(2.5)
         you = store.open_session(TTL, "you")  # a new watch on a stream with a token that has ended
         version = commit_waking(store, you)
-        assert Woken("vm", version, b"woken") in received(store, you)
+        assert received(store, you, Woken("vm", version, b"woken"))
         guarded.kill()
         guarded.start()
         last = try_until(lambda: commit_waking(store, you))
-        assert Woken("vm", last, b"woken") in received(store, you)
-
-
-def received(store: Store, session: str) -> list[object]:
-    events: list[object] = []
-    for _ in range(20):
-        with contextlib.suppress(BackendUnavailable):
-            events += store.receive(session, 1.0)
-        if any(isinstance(event, Woken) for event in events):
-            break
-    return events
+        assert received(store, you, Woken("vm", last, b"woken"))
 
 
 def test_a_right_that_is_taken_away(guarded: EtcdNode, connected: Connected) -> None:
@@ -198,17 +175,19 @@ def test_passwords_asked_for_later(spawn_etcd: Spawn, connected: Connected) -> N
         me = store.open_session(TTL, "me")
         guard(node)
         version = commit_waking(store, me)
-        assert Woken("vm", version, b"woken") in received(store, me)
+        assert received(store, me, Woken("vm", version, b"woken"))
         exercise(store)
 
 
 _TOKEN_OF_THE_USERS = """
 import sys
 import pyetcd
-from distjob_etcd.store import EtcdStore
+from distjob.config import Settings, open_backend
+from distjob_etcd import EtcdRecipe
 host, _, port = sys.argv[1].rpartition(":")
 client = pyetcd.client(host=host, port=int(port), user="distjob", password=sys.argv[2])
-store = EtcdStore(client, "ns", 10.0)
+section = EtcdRecipe(client=client)
+store = open_backend(Settings(backend="etcd", namespace="ns", section=section))
 me = store.open_session(10.0, "me")
 reply = store.commit("vm", 0, b"x", me, (me,))
 assert [event.version for event in store.receive(me, 5.0)] == [reply.version]
@@ -272,6 +251,6 @@ def test_tls_with_certificates_of_both_sides(
         *((certificates / name).read_bytes() for name in ("ca.crt", "client.key", "client.crt"))
     )
     with grpc.secure_channel(secured.address, credentials) as channel:
-        store = EtcdStore(channel, "ns", TTL)
+        store = opened(EtcdRecipe(client=channel), "ns", TTL)
         exercise(store)
         store.close()

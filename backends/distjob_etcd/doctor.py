@@ -1,6 +1,6 @@
 """What an operator should know of the cluster behind a store: `distjob.store.Backend.examine`.
 
-Asks every member that is named in the settings, and changes nothing.
+Asks every member that is named in the settings, and changes nothing. For blocking stores only.
 """
 
 from __future__ import annotations
@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from distjob.both import now
-from distjob.errors import DistjobError
+from distjob.backend.source import Fault
+from distjob.backend.world import now
 from distjob.store import Finding
 from distjob_etcd import rpc_pb2 as rpc
-from distjob_etcd.failures import AuthOff, Failure, Forbidden
-from distjob_etcd.greeting import version_of
-from distjob_etcd.members import ALARM, AUTHENTICATE, MEMBERS, Member
-from distjob_etcd.server import Server
-from distjob_etcd.store import EtcdStore
+from distjob_etcd.client.cluster import Cluster
+from distjob_etcd.client.members import ALARM, AUTHENTICATE, MEMBERS, Member
+from distjob_etcd.faults import EtcdFault, Failure
+from distjob_etcd.source import EtcdSource, version_of
 
 _DEFAULT_QUOTA = 2 * 1024**3
 """Bytes that etcd stores unless it is told otherwise; releases before 3.6 don't tell."""
@@ -25,14 +24,14 @@ _HABITUAL_TTL = 2.0
 _AS_ROOT = "run doctor once with an etcd.user of the role root"
 
 
-def examine(store: EtcdStore) -> Iterator[Finding]:
+def examine(source: EtcdSource) -> Iterator[Finding]:
     """What could make the cluster unsafe, and what is good."""
-    server = store.server
-    yield from _each_member(server)
-    yield from _membership(server)
-    yield from _alarms(server)
-    yield from _access(server)
-    shortest = store.guarantees.shortest_ttl
+    cluster = source.cluster
+    yield from _each_member(cluster)
+    yield from _membership(cluster)
+    yield from _alarms(cluster)
+    yield from _access(cluster)
+    shortest = source.guarantees.shortest_ttl
     if shortest > _HABITUAL_TTL:
         yield Finding(
             "warning",
@@ -42,10 +41,10 @@ def examine(store: EtcdStore) -> Iterator[Finding]:
         )
 
 
-def _each_member(server: Server) -> Iterator[Finding]:
+def _each_member(cluster: Cluster) -> Iterator[Finding]:
     silent = 0
-    for member in server.members:
-        status = now(server.state(member, server.timeout))
+    for member in cluster.members:
+        status = now(cluster.state(member, cluster.timeout))
         if isinstance(status, Failure) and status.forbidden:
             yield Finding(
                 "warning",
@@ -78,7 +77,7 @@ def _each_member(server: Server) -> Iterator[Finding]:
                 "name voting members in etcd.endpoints",
             )
     if not silent:
-        yield Finding("ok", f"all {len(server.members)} endpoints answer")
+        yield Finding("ok", f"all {len(cluster.members)} endpoints answer")
 
 
 def _version(member: Member, status: rpc.StatusResponse) -> Iterator[Finding]:
@@ -130,16 +129,12 @@ def _space(member: Member, status: rpc.StatusResponse) -> Iterator[Finding]:
         )
 
 
-def _membership(server: Server) -> Iterator[Finding]:
+def _membership(cluster: Cluster) -> Iterator[Finding]:
     try:
-        found = _ask(server, MEMBERS, rpc.MemberListRequest()).members
-    except Forbidden:
-        yield Finding(
-            "warning", "how many members the cluster has may be read by root only", _AS_ROOT
-        )
-        return
-    except DistjobError as error:
-        yield Finding("warning", f"the members can't be listed: {error}")
+        found = _ask(cluster, MEMBERS, rpc.MemberListRequest()).members
+    except Fault as fault:
+        hidden = "how many members the cluster has may be read by root only"
+        yield _unread(fault, hidden, "the members can't be listed")
         return
     voters = [member for member in found if not member.isLearner]
     if len(voters) == 1:
@@ -158,23 +153,21 @@ def _membership(server: Server) -> Iterator[Finding]:
         )
     else:
         yield Finding("ok", f"the cluster has {len(voters)} members")
-    if len(server.members) < len(voters):
+    if len(cluster.members) < len(voters):
         yield Finding(
             "warning",
-            f"etcd.endpoints names {len(server.members)} of {len(voters)} members: if those fail, "
+            f"etcd.endpoints names {len(cluster.members)} of {len(voters)} members: if those fail, "
             "the others are not asked",
             "name all members",
         )
 
 
-def _alarms(server: Server) -> Iterator[Finding]:
+def _alarms(cluster: Cluster) -> Iterator[Finding]:
     try:
-        alarms = _ask(server, ALARM, rpc.AlarmRequest()).alarms
-    except Forbidden:
-        yield Finding("warning", "alarms (NOSPACE, CORRUPT) may be read by root only", _AS_ROOT)
-        return
-    except DistjobError as error:
-        yield Finding("warning", f"the alarms can't be read: {error}")
+        alarms = _ask(cluster, ALARM, rpc.AlarmRequest()).alarms
+    except Fault as fault:
+        hidden = "alarms (NOSPACE, CORRUPT) may be read by root only"
+        yield _unread(fault, hidden, "the alarms can't be read")
         return
     for alarm in alarms:
         name = rpc.AlarmMember.AlarmType.Name(alarm.alarm)
@@ -184,26 +177,33 @@ def _alarms(server: Server) -> Iterator[Finding]:
         yield Finding("danger", f"member {alarm.memberID:x} has raised {name}", advice)
 
 
-def _access(server: Server) -> Iterator[Finding]:
+def _access(cluster: Cluster) -> Iterator[Finding]:
     """Whether anybody who reaches the server may change jobs, or read along."""
-    local = all(member.name.startswith(_LOOPBACK) for member in server.members)
-    if not local and server.secure is False:
+    local = all(member.name.startswith(_LOOPBACK) for member in cluster.members)
+    if not local and cluster.secure is False:
         yield Finding(
             "warning",
             "the connection is not encrypted: whoever is on the way can read and change all",
             "set up TLS and write https:// in etcd.endpoints",
         )
     try:
-        _ask(server, AUTHENTICATE, rpc.AuthenticateRequest(name="-", password="-"))  # noqa: S106
-    except AuthOff:
-        yield Finding(
-            "ok" if local else "warning",
-            "authentication is off: whoever reaches the server may change everything",
-            "" if local else "enable it, or ask for client certificates",
-        )
-    except DistjobError:
-        yield Finding("ok", "authentication is on")
+        _ask(cluster, AUTHENTICATE, rpc.AuthenticateRequest(name="-", password="-"))  # noqa: S106
+    except EtcdFault as fault:
+        if fault.failure.auth_off:
+            yield Finding(
+                "ok" if local else "warning",
+                "authentication is off: whoever reaches the server may change everything",
+                "" if local else "enable it, or ask for client certificates",
+            )
+        elif fault.failure.answered:
+            yield Finding("ok", "authentication is on")
 
 
-def _ask(server: Server, method: str, request: Any) -> Any:
-    return now(server.ask(method, request))
+def _unread(fault: Fault, hidden: str, what: str) -> Finding:
+    if isinstance(fault, EtcdFault) and fault.failure.forbidden:
+        return Finding("warning", hidden, _AS_ROOT)
+    return Finding("warning", f"{what}: {fault}")
+
+
+def _ask(cluster: Cluster, method: str, request: Any) -> Any:
+    return now(cluster.ask(method, request))
