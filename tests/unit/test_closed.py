@@ -304,6 +304,7 @@ def test_what_may_have_been_made_is_not_denied(client: Any, name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.forks
 def test_in_a_forked_child(client: Any) -> None:
     job = client.begin_async("vm", "save")
     calls = [(call, client) for call in OF_CLIENTS.values()]
