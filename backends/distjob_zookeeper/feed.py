@@ -79,12 +79,12 @@ class Watches:
         self._lock = threading.Lock()
         """Guards what has come. Held for moments, never over an await."""
         self._come: list[tuple[str, Event]] = []
-        self._word = False
-        """Something came that is no event."""
         self._generation = -1
         """Of the connection on which all is watched."""
-        self._asked: Answer | None = None
-        """By `prod`."""
+        self._heard = 0.0
+        """When something had come last, as was told by `take`."""
+        self._asked = 0.0
+        """When `prod` was called last."""
 
     # -- Feed ------------------------------------------------------------------------------------
 
@@ -102,18 +102,19 @@ class Watches:
         return bool(sessions)
 
     async def take(self) -> Sequence[tuple[str, Event]] | None:
+        """What comes by the connection for others shows that it lives, too: renewals mostly."""
         with self._lock:
             come, self._come = self._come, []
-            word, self._word = self._word, False
         if come:
             return come
-        if self._generation != self._connection.generation:
+        if not self._live():
             raise Fault(f"{self._connection.where}: the connection was lost")
-        return () if word else None
+        heard, self._heard = self._heard, self._connection.heard
+        return () if self._heard > heard else None
 
     async def prod(self) -> None:
-        asked = exists(self._layout.root)
-        self._asked = self._connection.send(asked, lambda _: self._heard())
+        self._asked = monotonic()
+        self._connection.send(exists(self._layout.root), lambda _: None)
 
     def when_readable(self) -> int | None:
         return None
@@ -122,8 +123,7 @@ class Watches:
         return float("inf")
 
     async def close(self) -> None:
-        asked, self._asked = self._asked, None
-        if asked is not None and not asked.ready() and self._live():
+        if self._live() and self._connection.heard < self._asked:
             self._connection.cut()  # it is silent: kazoo would wait for longer
         self._generation = -1
 
@@ -211,10 +211,6 @@ class Watches:
         except faults.ERRORS:
             return  # who asks next looks by itself
         self._beats.saw(session, stat.version, stat.mzxid, monotonic())
-
-    def _heard(self) -> None:
-        self._word = True
-        self._ring()
 
     def _put(self, session: str, event: Event) -> None:
         with self._lock:

@@ -61,6 +61,12 @@ class Connection(Asking):
         """Whether kazoo has done so for ever, as it does when a login is cut short."""
         return self.client.client_state in (KeeperState.CLOSED, KeeperState.AUTH_FAILED)
 
+    @property
+    def heard(self) -> float:
+        """When something was read last on the present connection."""
+        wire = self.sockets.wire
+        return wire.heard if wire is not None else 0.0
+
     def cut(self) -> None:
         """Have kazoo make another connection."""
         if (wire := self.sockets.wire) is not None:

@@ -17,7 +17,7 @@ from distjob.testing.contract.helpers import PATIENCE, Receiving, wait_until_end
 from distjob_zookeeper.layout import Layout
 from proxy import Proxy
 from servers import wait_for
-from zookeeper_stores import TTL, Open, kazoo_of, nodes, source_of
+from zookeeper_stores import TTL, Open, counted, kazoo_of, nodes, renewed_for, source_of
 
 
 def take_over(hosts: str, client_id: Any) -> bool:
@@ -208,6 +208,20 @@ def test_who_only_listens_notices_a_silent_server(
     committed(other, "vm", b"x", you, me)
     assert Missed() in receiving.result()
     assert receiving.seconds < 10
+
+
+def test_nobody_is_asked_whether_he_lives_who_answers_anyway(hosts: str, opened: Open) -> None:
+    store = opened(hosts, 1.5)
+    me = store.open_session(1.5, "me")
+    with counted(store) as sent:
+        receiving = Receiving(store, me, 3.0)
+        renewed_for(store, me, 3.0, 0.2)
+        assert receiving.result() == []
+        assert {type(request).__name__ for request in sent} == {"Transaction"}
+        del sent[:]
+        store.receive(me, 1.2)
+        assert [type(request).__name__ for request in sent] == ["Exists"] * len(sent)
+        assert 1 <= len(sent) <= 2, "where nothing else is, a third of a TTL is waited"
 
 
 def test_close_waits_for_no_answer(proxy: Proxy, through: str, opened: Open) -> None:
