@@ -52,6 +52,10 @@ class Holdings:
             held.callbacks = ()
             held.stir()
 
+    def being_ended(self) -> list[Held]:
+        """Those whose end has begun, and was not answered yet."""
+        return [held for here in self.by_vm.values() for held in here.values() if held.ended]
+
     def take_away(self, held: Held) -> None:
         """Somebody has ended it by force, though the session lives."""
         if self._remove(held):
