@@ -97,12 +97,10 @@ class Holdings:
             self.suspects.add(vm)
             self._stir.set()
 
-    def suspect_long(self) -> None:
-        """A request to abort may have been missed."""
-        if self.long:
-            for vm, here in self.by_vm.items():
-                if any(held.long for held in here.values()):
-                    self.suspect(vm)
+    def suspect_all(self) -> None:
+        """What was to be told may be lost: that a job was taken by force, or is to abort."""
+        for vm in self.by_vm:
+            self.suspect(vm)
 
     def tell(self, event: Event) -> None:
         """For the hooks, or the log, after this step."""
