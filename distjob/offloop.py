@@ -51,6 +51,10 @@ class OffLoop:
     async def close_session(self, session: str) -> None:
         await self._in(self._sessions, lambda: self.store.close_session(session))
 
+    async def settle(self, session: str) -> None:
+        """Behind the commits that were sent before, in their thread."""
+        await self._in(self._values, lambda: self.store.settle(session))
+
     async def read(self, vm: str) -> Versioned:
         return await self._in(self._values, lambda: self.store.read(vm))
 

@@ -162,6 +162,13 @@ class Store(Protocol):
     def close_session(self, session: str) -> None:
         """End ``session`` now; no error if it has ended already."""
 
+    def settle(self, session: str) -> None:
+        """Bring every commit of ``session`` that was sent before to an end.
+
+        Each of them has been applied when this returns, or never will be: one that arrives later
+        is answered `Settled`. No error if the session has ended, which settles them, too.
+        """
+
     def read(self, vm: str) -> Versioned:
         """The current value of ``vm``."""
 
@@ -220,6 +227,8 @@ class AsyncStore(Protocol):
     async def keep_alive(self, session: str) -> bool: ...
 
     async def close_session(self, session: str) -> None: ...
+
+    async def settle(self, session: str) -> None: ...
 
     async def read(self, vm: str) -> Versioned: ...
 

@@ -116,6 +116,12 @@ class SqliteStore:
         with self._database.transaction() as sql:
             sql.execute("DELETE FROM session WHERE id = ?", (session,))
 
+    def settle(self, session: str) -> None:
+        """See `distjob.store.Store.settle`. Whoever has the lock has made no commit, or all."""
+        del session
+        with self._database.transaction():
+            pass
+
     def read(self, vm: str) -> Versioned:
         """See `distjob.store.Store.read`."""
         rows = self._database.query(

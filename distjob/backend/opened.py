@@ -134,6 +134,9 @@ class Blocking:
     def close_session(self, session: str) -> None:
         now(self.verbs.close_session(session))
 
+    def settle(self, session: str) -> None:
+        now(self.verbs.settle(session))
+
     def read(self, vm: str) -> Versioned:
         return now(self.verbs.read(vm))
 

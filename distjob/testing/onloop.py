@@ -126,6 +126,9 @@ class OnLoop:
     def close_session(self, session: str) -> None:
         self._thread.run(self.store.close_session(session))
 
+    def settle(self, session: str) -> None:
+        self._thread.run(self.store.settle(session))
+
     def read(self, vm: str) -> Versioned:
         return self._thread.run(self.store.read(vm))
 
