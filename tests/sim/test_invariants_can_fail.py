@@ -417,7 +417,8 @@ def discarded_from_the_living(patch: Patch) -> None:
     def discard(me, vm):
         def edit(record):
             running = record.async_
-            return record.remove([running.ticket.id], today=0.0) if running else record
+            new = record.remove([running.ticket.id], today=0.0) if running else record
+            return new, None
 
         yield from outside._by_hand(me, vm, edit, change.NOBODY)
         return (yield from honest(me, vm))
