@@ -13,12 +13,14 @@
     names.py errors.py clock.py what arguments may be, how it fails, the two clocks
     foreign.py                  another project's package in our folder
     config/ sections.py         YAML -> typed, checked settings; opens the backend; how that refuses
-    fencing.py sqlitefile.py forks.py  the guard for the resource's side, and the file it is kept in
+    fence.py                    what a grant made void, pure: a lease's fence
+    fencing.py sqlitefile.py    the guard for the resource's side, and the file it is kept in;
+    forks.py filesystems.py     what a fork leaves of an open file; where a file can't be shared
     cli/ testing/               the command; contract suite, memory store, simulation, replay
 
 What is promised: one holder a slot as long as the store keeps its word and the holder heeds its
 lease's deadline. A holder that was stopped for longer, or a store that lost acknowledged writes,
-can leave two who believe they hold: the token tells the resource who is right, always. Waits and
+can leave two who believe they hold: the fence tells the resource who is right, always. Waits and
 deadlines are measured on one machine's clock; no two machines' clocks are ever compared, only
 their rates must agree within a few per cent. Not promised: exactly-once effects without a guard.
 """
@@ -45,6 +47,7 @@ from distjob.errors import (
     StaleToken,
     WrongJob,
 )
+from distjob.fence import Fence
 from distjob.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss, Slot
 from distjob.lease import AsyncJobLease, Lease
 from distjob.protocol.look import JobStatus, VMStatus
@@ -64,6 +67,7 @@ __all__ = [
     "ClientClosed",
     "ConfigError",
     "DistjobError",
+    "Fence",
     "Job",
     "JobStatus",
     "JobTimeout",

@@ -10,6 +10,7 @@ from distjob.cli.config import config
 from distjob.cli.demo import demo
 from distjob.cli.doctor import doctor
 from distjob.cli.evict import evict
+from distjob.cli.guard import guard
 from distjob.cli.ls import ls
 from distjob.cli.output import Group, log_to_stderr
 from distjob.cli.run import run
@@ -46,6 +47,11 @@ def cli(verbose: int) -> None:
         distjob adopt vm-42 backup -- ./finish-backup.sh vm-42
         distjob evict vm-42 --slot sync
 
+    To refuse, at the resource, a holder whose job was passed on:
+
+    \b
+        distjob guard admit /var/lib/vms/marks.db
+
     To find what makes a store unsafe or slow, before going live:
 
     \b
@@ -62,5 +68,5 @@ def cli(verbose: int) -> None:
     log_to_stderr(verbose)
 
 
-for command in (run, status, ls, abort, adopt, discard, evict, config, doctor, demo):
+for command in (run, status, ls, abort, adopt, discard, evict, guard, config, doctor, demo):
     cli.add_command(command)

@@ -20,6 +20,7 @@ from distjob.errors import (
     RecordError,
     WrongJob,
 )
+from distjob.fence import fence_of
 from distjob.hooks import Begun, GaveUp, Refused, TimedOut, Waiting
 from distjob.jobs import OnOwnerLoss
 from distjob.protocol.change import NOBODY, SessionEnded, change, dropping, lose
@@ -242,7 +243,8 @@ class _Attempt:
     def outcome(self, view: View) -> Held | None:
         holder = view.record.held(self.ticket.id)
         if self.verdict is Verdict.GRANTED and holder is not None:
-            held = Held(self.vm, holder, self.session, self.me.clock.monotonic())
+            fence = fence_of(view.record, self.ticket.id)
+            held = Held(self.vm, holder, fence, self.session, self.me.clock.monotonic())
             self.me.held.keep(held)
             early = self.me.early.pop(self.vm, ABSENT) > view.version
             if early or self.me.views.get(self.vm) is not view:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from distjob.fence import Fence
 from distjob.hooks import How
 from distjob.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss
 from distjob.protocol.effects import Signal
@@ -93,15 +94,18 @@ class Held:
     """A job that was granted: what a lease is made of."""
 
     __slots__ = (
-        *("abort", "begun", "callbacks", "ended", "fallen", "gives_back", "on_abort"),
-        *("phase", "progress", "progress_due", "session", "taken", "ticket", "token", "unsaid"),
-        *("vm", "watchers"),
+        *("abort", "begun", "callbacks", "ended", "fallen", "fence", "gives_back"),
+        *("on_abort", "phase", "progress", "progress_due", "session", "taken", "ticket", "token"),
+        *("unsaid", "vm", "watchers"),
     )
 
-    def __init__(self, vm: str, holder: Holder, session: Session, begun: float) -> None:
+    def __init__(
+        self, vm: str, holder: Holder, fence: Fence, session: Session, begun: float
+    ) -> None:
         self.vm = vm
         self.ticket = holder.ticket
         self.token = holder.token
+        self.fence = fence
         self.session = session
         self.begun = begun
         """On the local clock."""

@@ -82,6 +82,7 @@ class Commits:
                 self.watch.fail("tokens rise", said)
             self._tokens[key] = version
             self.granted.setdefault(ticket["id"], set()).add(version)
+            self.watch.resource.granted(ticket["id"], version, new)
 
     def _parts(self, vm: str, author: str, old: Plain, new: Plain) -> Parts:
         """Who came, who ended, who was voided and who was taken out by force."""
