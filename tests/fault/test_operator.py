@@ -169,7 +169,7 @@ def test_ls(config: Path, holder: Any, jobs: Client) -> None:
     assert (vm["phase"], vm["progress"]) == ("copying", "3/12 GiB, 25%")
     assert (vm["session"], vm["left"], vm["on_owner_loss"]) == ("alive", "-", "orphan")
     assert vm["pid"] == str(long.process.pid)
-    seen = json.loads(distjob(config, "ls", "--json")[1])
+    seen = json.loads(distjob(config, "ls", "--json")[1])["vms"]
     assert [one["vm"] for one in seen] == ["other\x1b[31m", "vm"]
 
 
@@ -180,10 +180,10 @@ def test_ls_watches(config: Path, holder: Any) -> None:
         assert ls.stdout
         assert ls.stderr
         first = json.loads(ls.stdout.readline())
-        assert [(one["vm"], len(one["holders"])) for one in first] == [("vm", 2)]
+        assert [(one["vm"], len(one["holders"])) for one in first["vms"]] == [("vm", 2)]
         modify.says("end")
         modify.hears("end")
-        while json.loads(ls.stdout.readline()):
+        while json.loads(ls.stdout.readline())["vms"]:
             pass
         ls.send_signal(signal.SIGINT)
         assert ls.wait(PATIENCE) == 0
