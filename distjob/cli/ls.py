@@ -123,13 +123,13 @@ def _screen(empty: str, lines: Callable[[Sequence[VMStatus]], bool]) -> Iterator
 
     from distjob.cli.table import Screenful
 
-    shown = Screenful(empty)
+    shown = Screenful()
     with Live(shown, screen=True, auto_refresh=False) as live:
 
         def in_place(found: Sequence[VMStatus] | DistjobError) -> None:
             shown.trouble = printable(str(found)) if isinstance(found, DistjobError) else ""
             if not isinstance(found, DistjobError):
-                shown.rows = rows_of(found)
+                shown.rows, shown.empty = rows_of(found), empty
             live.refresh()
 
         yield in_place

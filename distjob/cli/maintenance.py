@@ -69,8 +69,8 @@ def hold(vm: str, reason: str, until: datetime | None, wait: float | None, sourc
 
     Waits for the jobs that run. From then on queries, destroy and the guest agent's jobs are let
     in, nothing else; who is kept off is told the reason and --until. The hold needs no process and
-    no session, and outlives a restart of the store if jobs do. **It ends by "distjob discard VM",
-    not by itself**: --until is for people. "distjob ls --held" shows all holds.
+    no session, and outlives a restart of the store if jobs do. It ends by "distjob discard VM",
+    not by itself: --until is for people. "distjob ls --held" shows all holds.
 
     Exit code 0; 1 if VM is held so already; 75 if a job did not end in time.
     """

@@ -6,6 +6,7 @@ host and the pid are left out; what is too wide even then is folded, never cut.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -35,8 +36,8 @@ class Screenful:
     A job is shown whole or not at all; a last line says how many more there are.
     """
 
-    def __init__(self, empty: str) -> None:
-        self.empty = empty
+    def __init__(self) -> None:
+        self.empty = ""
         self.rows: Sequence[Row] = ()
         self.trouble = ""
 
@@ -50,17 +51,18 @@ class Screenful:
         if not self.rows:
             yield Text(self.empty)
             return
-        shown = len(self.rows)
-        while True:
-            body = table(self.rows[:shown], options.max_width)
-            lines = console.render_lines(body, plain, pad=False)
-            rest = len(self.rows) - shown
-            if shown == 0 or len(lines) + bool(rest) <= room:
-                break
-            # First a guess by the mean height of a job: of thousands, few are drawn twice.
-            shown = min(shown - 1, room * shown // len(lines) + 1)
-        yield from _drawn(lines)
-        if rest:
+
+        def drawn(count: int) -> list[list[Segment]]:
+            body = table(self.rows[:count], options.max_width)
+            return console.render_lines(body, plain, pad=False)
+
+        # No job takes less than a line, and the titles take one. More jobs never take fewer lines.
+        most = min(len(self.rows), max(0, room - 1))
+        shown = bisect_right(
+            range(1, most + 1), room, key=lambda n: len(drawn(n)) + (n < len(self.rows))
+        )
+        yield from _drawn(drawn(shown))
+        if rest := len(self.rows) - shown:
             more = f"{rest} more: narrow it down by --controller, --older-than, --waiting"
             yield Text(more, "bold", no_wrap=True, overflow="ellipsis")
 
@@ -112,9 +114,11 @@ def turned(rows: Sequence[Sequence[str]]) -> None:
 
 
 def _cells(row: Row, *, wide: bool) -> list[str]:
-    notes = [f"{words}{row[name]}" for words, name in _NOTES if row[name] != "-"]
+    held = row["left"].startswith("held")
+    told = [note for note in _NOTES if not (held and note[1] == "on_owner_loss")]
+    notes = [f"{words}{row[name]}" for words, name in told if row[name] != "-"]
     who = row["controller"] + (f" ({row['host']}, pid {row['pid']})" if wide else "")
-    if row["left"].startswith("held"):
+    if held:
         who += f"\n{row['left']}"
     elif row["left"] != "-":
         who += f"\n{row['left']}: this was its owner"

@@ -335,6 +335,20 @@ def _has_child(pid: int) -> bool:
     return any(parents.get(parent) == pid for parent in parents.values())
 
 
+def test_a_hold_outlives_its_process_and_its_session(config: Path, jobs: Client) -> None:
+    _with_ttl(config, 2.0)
+    code, out, _ = distjob(config, "hold", "vm", "--reason", "new disk", "--until", "1h")
+    assert (code, out.startswith("VM 'vm' is held: new disk; until ")) == (0, True)
+    _with_ttl(config, TTL)
+    code, _, err = distjob(config, "run", "vm", "--job", "modify", "--wait", "6s", "--", "true")
+    assert code == 75
+    assert "new disk" in err
+    assert distjob(config, "run", "vm", "--job", "query", "--", "true")[0] == 0
+    assert [row["vm"] for row in rows(distjob(config, "ls", "--held")[1])] == ["vm"]
+    assert distjob(config, "discard", "vm")[0] == 0
+    assert distjob(config, "run", "vm", "--job", "modify", "--wait", "0", "--", "true")[0] == 0
+
+
 def test_discard_of_what_a_killed_owner_left(config: Path, holder: Any, jobs: Client) -> None:
     _with_ttl(config, 2.0)
     owner = holder("orphan")
