@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from enum import StrEnum
-from pathlib import Path
 
 import click
 
 from distjob.cli.hold import check_system, connected, hold
-from distjob.cli.options import config_option
+from distjob.cli.options import Runs, Seconds, Source, Words, store_options, vm_argument
 from distjob.cli.output import terminable
 from distjob.config import load
 from distjob.jobs import PLAIN_JOBS, AgentJob, AsyncJob, Job
 from distjob.lease import Lease
 
 
-def _names(kinds: Iterable[StrEnum]) -> click.Choice[str]:
-    return click.Choice([kind.value for kind in kinds])
-
-
-@click.command()
-@click.argument("vm")
+@click.command(cls=Runs)
+@vm_argument()
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-@click.option("--job", type=_names(PLAIN_JOBS), help="The sync job to hold.")
-@click.option("--agent", type=_names(AgentJob), help="The guest agent's job to hold.")
-@click.option("--async", "kind", type=_names(AsyncJob), help="The async job to hold.")
-@click.option("--wait", type=float, metavar="S", help="Seconds to wait for it, else job.wait.")
+@click.option("--job", type=Words(PLAIN_JOBS), help="The sync job to hold.")
+@click.option("--agent", type=Words(AgentJob), help="The guest agent's job to hold.")
+@click.option("--async", "kind", type=Words(AsyncJob), help="The async job to hold.")
+@click.option("--wait", type=Seconds(), metavar="S", help="To wait for it, else job.wait.")
 @click.option("--api", default="", help="What is being done, shown to whom it keeps waiting.")
-@config_option
+@store_options
 def run(
     *,
     vm: str,
@@ -39,7 +32,7 @@ def run(
     kind: str | None,
     wait: float | None,
     api: str,
-    source: Path | None,
+    source: Source,
 ) -> None:
     """Run COMMAND while a job on VM is held.
 

@@ -23,6 +23,8 @@ from distjob.testing.machine import Machine, Task
 if TYPE_CHECKING:
     from distjob.testing.calls import Asking, Lease
 
+_KINDS = [kind for kind in AsyncJob if kind is not AsyncJob.MAINTENANCE]  # a person's
+
 
 class Cancelled(BaseException):
     """What a cancellation throws into an operation (KeyboardInterrupt, asyncio's)."""
@@ -60,7 +62,7 @@ class Worker:
         rng, dice = self.rng, self.rng.random()
         if dice < 0.25:
             policy = rng.choice(list(OnOwnerLoss))
-            return Wish("", job=Job.ASYNC, kind=rng.choice(list(AsyncJob)), on_owner_loss=policy)
+            return Wish("", job=Job.ASYNC, kind=rng.choice(_KINDS), on_owner_loss=policy)
         agent = rng.choice(list(AgentJob))
         if dice < 0.35:
             return Wish("", agent=agent)

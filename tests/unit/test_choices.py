@@ -41,7 +41,7 @@ CALLS: dict[str, Callable[[Any, Any], object]] = {
     "allow": lambda client, job: client.begin_async("mask", "save").allow("query", job),
 }
 PLAIN = "query, destroy, suspend, modify, abort, migration operation, modify migration safe"
-LONG = "migration out, migration in, save, dump, snapshot, start, backup"
+LONG = "migration out, migration in, save, dump, snapshot, start, backup, maintenance"
 KNOWN = {
     **dict.fromkeys(("begin", "try_begin", "allow"), PLAIN),
     **dict.fromkeys(("agent of begin", "agent of try_begin", "begin_agent"), "query, modify"),

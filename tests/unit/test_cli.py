@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -20,7 +21,8 @@ from rich.console import Console
 from distjob import errors
 from distjob.cli.app import cli
 from distjob.cli.output import exit_code, printable
-from distjob.cli.show import rows_of, table
+from distjob.cli.show import COLUMNS, rows_of
+from distjob.cli.table import table
 from distjob.client import Client, connect
 from ends import started
 
@@ -75,9 +77,10 @@ def test_version() -> None:
     assert invoke("--version").output.startswith("distjob, version 0.")
 
 
-@pytest.mark.parametrize("missing", ["click", "rich"])
-def test_without_the_extra(missing: str) -> None:
-    script = f"import sys; sys.modules[{missing!r}] = None; from distjob.cli import main; main()"
+@pytest.mark.parametrize(("missing", "word"), [("click", "--help"), ("rich", "demo")])
+def test_without_the_extra(missing: str, word: str) -> None:
+    script = f"import sys; sys.modules[{missing!r}] = None; sys.argv[1:] = [{word!r}]; "
+    script += "from distjob.cli import main; main()"
     done = python(script)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
@@ -179,8 +182,9 @@ def test_status_is_plain_and_stable_off_a_terminal(
     assert names == [
         *("vm", "state", "slot", "job", "token", "seconds", "controller", "host", "pid"),
         *("session", "lets_in", "api", "phase", "progress", "abort", "left", "on_owner_loss"),
-        "ticket",
+        *("ticket", "place", "waits_for"),
     ]
+    assert tuple(names) == COLUMNS
     rows = [dict(zip(names, line, strict=True)) for line in lines]
     assert [(row["vm"], row["slot"], row["job"], row["session"]) for row in rows] == [
         ("vm\\n2\\x1b[31m", "sync", "modify + agent query", "alive"),
@@ -204,7 +208,7 @@ def test_status_shows_who_waits(config: Path) -> None:
         pause = threading.Event()
         while not holder.status("vm").waiters:
             pause.wait(0.005)
-        seen = json.loads(invoke("status", "vm", "--json", "--config", config).output)
+        seen = json.loads(invoke("status", "vm", "--json", "--config", config).output)["vms"]
         plain = invoke("status", "vm", "--config", config).output.splitlines()
         lease.end()
         thread.join()
@@ -215,12 +219,19 @@ def test_status_shows_who_waits(config: Path) -> None:
         == (seen[0]["waiters"][0])
     )
     assert [line.split("\t")[1] for line in plain] == ["state", "holds", "waits"]
+    assert (seen[0]["waiters"][0]["place"], seen[0]["holders"][0]["place"]) == (1, None)
+    assert seen[0]["waiters"][0]["waits_for"] == [seen[0]["holders"][0]["ticket"]]
+    assert seen[0]["holders"][0]["waits_for"] is None
+    assert plain[2].split("\t")[-2:] == ["1", f"{seen[0]['holders'][0]['controller']}'s modify"]
 
 
 def test_status_as_json_keeps_names(config: Path) -> None:
-    assert json.loads(invoke("status", "--json", "--config", config).output) == []
+    def vms() -> list[dict[str, Any]]:
+        return json.loads(invoke("status", "--json", "--config", config).output)["vms"]
+
+    assert vms() == []
     with connect(config) as client, client.begin("a\nb", "modify"):
-        assert json.loads(invoke("status", "--json", "--config", config).output)[0]["vm"] == "a\nb"
+        assert vms()[0]["vm"] == "a\nb"
 
 
 # -- async jobs, and who is to give way ------------------------------------------------------------
@@ -256,7 +267,7 @@ def _rows(result: Result) -> list[dict[str, str]]:
 
 def _drawn(client: Client) -> str:
     console = Console(width=250, record=True, file=io.StringIO())
-    console.print(table(rows_of(client.list())))
+    console.print(table(rows_of(client.list()), 250))
     return console.export_text()
 
 
@@ -278,7 +289,7 @@ def test_ls_of_nothing(config: Path) -> None:
     assert invoke("ls", "--config", config).output == "nothing is under way\n"
     told = invoke("ls", "--orphans", "--config", config).output
     assert told == "no async job is without an owner\n"
-    assert json.loads(invoke("ls", "--json", "--config", config).output) == []
+    assert json.loads(invoke("ls", "--json", "--config", config).output)["vms"] == []
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "1e9", "soon"])
@@ -384,9 +395,9 @@ def test_printable() -> None:
 def test_config_check_prints_what_is_in_force(config: Path, tmp_path: Path) -> None:
     result = invoke("config", "check", config)
     assert result.exit_code == 0
-    assert "namespace: 'default'" in result.output
-    assert "wait=5.0" in result.output
-    assert "backend: 'sqlite'" in result.output
+    assert "namespace: default" in result.output
+    assert "  wait: 5.0" in result.output
+    assert "backend: sqlite" in result.output
     assert str(tmp_path / "jobs.db") in result.output
     assert not (tmp_path / "jobs.db").exists(), "checked without --connect"
 
@@ -394,8 +405,8 @@ def test_config_check_prints_what_is_in_force(config: Path, tmp_path: Path) -> N
 def test_config_check_reaches_the_store(config: Path, tmp_path: Path) -> None:
     result = invoke("config", "check", "--connect", config)
     assert result.exit_code == 0
-    assert "reached: sqlite" in result.output
-    assert "reach: host" in result.output
+    told = "# reached sqlite: it promises: clients of this host, survives a restart, no fail-over"
+    assert result.output.splitlines()[-1] == told
     assert (tmp_path / "jobs.db").exists()
 
 
