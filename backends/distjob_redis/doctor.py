@@ -12,14 +12,14 @@ from typing import Any
 
 import redis
 
-from distjob.both import now
+from distjob.backend.source import Fault
+from distjob.backend.world import now
 from distjob.clock import wall
-from distjob.errors import DistjobError
 from distjob.store import Finding
-from distjob_redis.cluster import Cluster
-from distjob_redis.sentinel import Primary
-from distjob_redis.server import Server, numbers
-from distjob_redis.topology import Topology
+from distjob_redis.client.cluster import Slot
+from distjob_redis.client.sentinel import Primary
+from distjob_redis.client.server import Place, Server
+from distjob_redis.connecting import numbers
 
 RECENT = (7, 0)
 """Versions before it get no more fixes from their makers."""
@@ -28,34 +28,34 @@ SKEW = 1.0
 _LOOPBACK = ("localhost", "127.", "::1")
 
 
-def examine(topology: Topology) -> Iterator[Finding]:
+def examine(place: Place) -> Iterator[Finding]:
     """What could make the servers unsafe, and what is good."""
     offsets: dict[str, float] = {}
-    for server in now(topology.servers()):
+    for server in now(place.servers()):
         name = f"Redis at {server.name}"
         try:
             facts = now(server.info())
             offsets[name] = _offset(server)
             settings = _settings(server)
-        except DistjobError as error:
+        except Fault as error:
             yield Finding("danger", str(error), "start it, or take it out")
             continue
         yield from _version(name, facts)
         yield from _memory(name, facts)
         yield from _persistence(name, facts, settings)
-        yield from _replicas(name, facts, wanted=topology.kind != "single")
+        yield from _replicas(name, facts, wanted=place.kind != "single")
         yield from _access(name, server.client)
-        if topology.kind == "cluster" and settings.get("cluster-require-full-coverage") == "yes":
+        if place.kind == "cluster" and settings.get("cluster-require-full-coverage") == "yes":
             yield Finding(
                 "warning",
                 f"{name} stops serving when any slot of the cluster is without a node",
                 "set cluster-require-full-coverage no: the other shards then go on",
             )
     yield from _clocks(offsets)
-    if isinstance(topology, Primary):
-        yield from _sentinels(topology)
-    if isinstance(topology, Cluster):
-        yield from _cluster(topology)
+    if isinstance(place, Primary):
+        yield from _sentinels(place)
+    if isinstance(place, Slot):
+        yield from _cluster(place)
 
 
 def _version(name: str, facts: Mapping[str, Any]) -> Iterator[Finding]:
@@ -171,7 +171,7 @@ def _sentinels(primary: Primary) -> Iterator[Finding]:
         name = f"the sentinel at {server.name}"
         try:
             state = now(sentinels.state(server))
-        except DistjobError as error:
+        except Fault as error:
             yield Finding("warning", f"{name} does not answer: {error}", "start it")
             continue
         known = int(state["num-other-sentinels"]) + 1
@@ -191,8 +191,8 @@ def _sentinels(primary: Primary) -> Iterator[Finding]:
         yield from _access(name, server.client)
 
 
-def _cluster(cluster: Cluster) -> Iterator[Finding]:
-    servers = now(cluster.servers())
+def _cluster(place: Slot) -> Iterator[Finding]:
+    servers = now(place.servers())
     primaries = len(servers)
     if primaries < 3:
         yield Finding(
@@ -203,7 +203,7 @@ def _cluster(cluster: Cluster) -> Iterator[Finding]:
     for server in servers:
         try:
             told = now(server.ask("CLUSTER", "INFO"))
-        except DistjobError:
+        except Fault:
             continue  # said above, or the user may not ask
         if b"cluster_state:ok" not in told:
             yield Finding(
@@ -227,7 +227,7 @@ def _settings(server: Server) -> Mapping[str, str]:
     for name in ("appendfsync", "cluster-require-full-coverage"):
         try:
             reply = now(server.ask("CONFIG", "GET", name))
-        except DistjobError:
+        except Fault:
             continue  # a user as in users.acl may not, and that is right
         pairs = reply.items() if isinstance(reply, dict) else zip(*[iter(reply)] * 2, strict=True)
         found |= {key.decode(): value.decode() for key, value in pairs}

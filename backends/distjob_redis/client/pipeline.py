@@ -21,10 +21,11 @@ from redis.exceptions import (
     TimeoutError,  # noqa: A004
 )
 
-from distjob_redis.hearing import WireLine
-from distjob_redis.packing import packed
-from distjob_redis.server import Server
-from distjob_redis.wire import Wire
+from distjob.backend.source import Fault
+from distjob_redis.client.lines import WireLine
+from distjob_redis.client.server import Command, Server
+from distjob_redis.client.wire import PlainWire, packed, wire
+from distjob_redis.layout import Script
 
 GRACE = 0.01
 """Seconds in which a reply is still taken that lay there while the loop was held up."""
@@ -55,14 +56,14 @@ class _NoReply:
 class AsyncServer(Server):
     """For the tasks of the loop in which it is made. One task of its own, while connected."""
 
-    def __init__(self, client: Any, *, owned: bool = False) -> None:
-        super().__init__(client, owned=owned)
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
         self._loop = asyncio.get_running_loop()
         self._outbox: list[_Request] = []
         self._sent: deque[_Request] = deque()
         self._due = False
         """Whether `_flush` will be called."""
-        self._wire: Wire | None = None
+        self._wire: PlainWire | None = None
         self._used = False
         """Whether something was sent on the wire."""
         self._leaving = False
@@ -73,27 +74,25 @@ class AsyncServer(Server):
         self._closed = False
 
     async def ask(self, *command: Any, change: bool = False) -> Any:
-        """See `Server.ask`."""
         reply = await self._post(packed(command), 0)
         if isinstance(reply, Exception):
-            raise self._refusal(reply)
+            raise self.refusal(reply)
         if isinstance(reply, _NoReply):
             raise self._told(reply, change=change)
         return reply
 
-    async def run(self, script: str, digest: str, *arguments: Any) -> Any:
-        """See `Server.run`. Most of what is asked is this, so it takes the short way."""
-        reply = await self._post(packed(("EVALSHA", digest, *arguments)), 0)
+    async def run(self, script: Script, *arguments: Any) -> Any:
+        """Most of what is asked is this, so it takes the short way."""
+        reply = await self._post(packed(("EVALSHA", script.digest, *arguments)), 0)
         if isinstance(reply, NoScriptError):
-            return await self.ask("EVAL", script, *arguments, change=True)
+            return await self.ask("EVAL", script.text, *arguments, change=True)
         if isinstance(reply, Exception):
-            raise self._refusal(reply)
+            raise self.refusal(reply)
         if isinstance(reply, _NoReply):
             raise self._told(reply, change=True)
         return reply
 
-    async def exchange(self, commands: Sequence[tuple[Any, ...]], *, change: bool) -> list[Any]:
-        """See `Server.exchange`."""
+    async def exchange(self, commands: Sequence[Command], *, change: bool) -> list[Any]:
         replies = await self._post(b"".join(map(packed, commands)), len(commands))
         if isinstance(replies, _NoReply):
             raise self._told(replies, change=change)
@@ -101,21 +100,23 @@ class AsyncServer(Server):
         return told
 
     def line(self, ring: Callable[[], None]) -> WireLine:
-        """See `Server.line`."""
-        return WireLine(self._pool, ring)
+        return WireLine(self, ring)
+
+    async def connected(self) -> PlainWire:
+        """A new connection. Raises `RedisError`, `OSError` or `Fault`."""
+        return await wire(self._pool, self.address, self._greet)
 
     async def let_go(self) -> None:
-        """See `Server.let_go`. What has been sent is still answered."""
+        """What has been sent is still answered."""
         self._leave()
 
     async def close(self) -> None:
-        """See `Server.close`."""
         self._closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        if self._owned:  # what still subscribes ends its connection itself
-            await self._pool.disconnect(inuse_connections=False)
+        # What still subscribes ends its connection itself.
+        await self._pool.disconnect(inuse_connections=False)
 
     def _post(self, data: bytes, wanted: int) -> asyncio.Future[Any]:
         future = self._loop.create_future()
@@ -147,7 +148,7 @@ class AsyncServer(Server):
                 return
         self._send(wire)
 
-    def _send(self, wire: Wire) -> None:
+    def _send(self, wire: PlainWire) -> None:
         now = self._loop.time()
         data = []
         for request in self._outbox:
@@ -212,8 +213,8 @@ class AsyncServer(Server):
         """Connect, and take replies; anew, if something is to be sent when that has ended."""
         while self._outbox:
             try:
-                wire = await Wire.open(self._pool)
-            except (RedisError, OSError) as error:
+                wire = await self.connected()
+            except (RedisError, OSError, Fault) as error:
                 self._fail(self._outbox, error, sent=False)
                 break
             self._wire, self._used, self._leaving = wire, False, False
@@ -251,6 +252,6 @@ class AsyncServer(Server):
         error = none.error
         if not isinstance(error, RedisError | OSError):
             return error
-        told = self.error(error, unanswered=change and none.sent)
+        told = self.fault(error, change=change and none.sent)
         told.__cause__ = error
         return told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from distjob_redis.packing import packed, written
+from distjob_redis.client.wire import packed, written
 
 
 @pytest.mark.parametrize(
