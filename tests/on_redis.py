@@ -23,6 +23,8 @@ from distjob_redis.source import RedisSource
 from servers import RedisServer, wait_for
 
 TTL = 10.0
+SECRET = "s3cret-p@ss"
+URL_SECRET = "s3cret-p%40ss"
 WORLDS = ("threads", "asyncio")
 Connect = Callable[..., Store]
 
@@ -107,3 +109,14 @@ def in_step(node: RedisServer) -> None:
         return bool(facts["slave0"]["offset"] == facts["master_repl_offset"])
 
     wait_for(equal, "a replica in step")
+
+
+def assert_secret(error: BaseException, settings: RedisSettings | None = None) -> None:
+    """The password is in no error, nor in the repr of the settings."""
+    told = [repr(settings)] if settings else []
+    cause: BaseException | None = error
+    while cause is not None:
+        told += [str(cause), repr(cause)]
+        cause = cause.__cause__
+    for secret in (SECRET, URL_SECRET):
+        assert not [text for text in told if secret in text]

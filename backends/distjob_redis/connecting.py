@@ -132,16 +132,19 @@ async def _rehearse(place: Place, layout: Layout, name: str) -> None:
     commit = layout.commit("", ABSENT, None, (me, me))
     commands: list[Command] = [
         ("SET", key, session_value("0", ""), "PX", 1000),
+        ("GET", key),
+        ("PEXPIRE", key, 1000),
+        ("PTTL", key),
+        ("TIME",),
+        ("SCAN", 0, "MATCH", layout.vms + b"*", "COUNT", 1),
+        (*(layout.publish or ("PUBLISH",)), layout.session(name), b""),
+        ("PING",),
+        ("DEL", layout.vm("")),
+        # Last, as a script is refused without the name of what it may not do.
         ("EVAL", COMMIT.text, *commit),
         ("EVALSHA", COMMIT.digest, *commit),
         ("EVAL", SETTLE.text, 1, key, 1),
         ("EVALSHA", SETTLE.digest, 1, key, 2),
-        ("PEXPIRE", key, 1000),
-        ("PTTL", key),
-        ("GET", key),
-        ("SCAN", 0, "MATCH", layout.vms + b"*", "COUNT", 1),
-        (*(layout.publish or ("PUBLISH",)), layout.session(name), b""),
-        ("PING",),
         ("DEL", key),
     ]
     replies = await place.ask_each(commands, change=True)

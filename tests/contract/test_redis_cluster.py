@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import redis
+from distjob_redis.store import RedisStore
 
 from distjob.store import Store
 from distjob.testing.contract import Connect, StoreContract, committed
 from distjob.testing.onloop import OnLoop
 from distjob_redis import RedisSettings, backend
 from distjob_redis.settings import ClusterSettings
-from distjob_redis.store import RedisStore
 from servers import RedisCluster, wait_for
 
 TTL = 10.0

@@ -8,13 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from distjob_redis.store import RedisStore
 from redis.sentinel import Sentinel
 
 from distjob.testing.contract import Connect, StoreContract
 from distjob.testing.onloop import OnLoop
 from distjob_redis import RedisSettings, backend
 from distjob_redis.settings import SentinelSettings
-from distjob_redis.store import RedisStore
 from servers import RedisSentinel, wait_for
 
 if TYPE_CHECKING:

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import redis
-from distjob_redis.clients import client_for
-from distjob_redis.store import RedisStore
 from redis.cluster import ClusterNode
 
-from distjob.config import Settings
+from distjob.backend.threads import Threads
+from distjob.config import Settings, backends
 from distjob.store import Store
 from distjob_redis import RedisSettings
+from distjob_redis.client.making import Maker
+from distjob_redis.layout import COMMIT
 from distjob_redis.settings import address
 
 

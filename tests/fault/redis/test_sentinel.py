@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import redis
+from distjob_redis.store import RedisStore
 from redis.sentinel import Sentinel
 
 from distjob import Client
@@ -20,7 +21,6 @@ from distjob.store import ABSENT, Committed, Missed, Store, Woken
 from distjob.testing.contract import committed, try_until
 from distjob.testing.onloop import OnLoop
 from distjob_redis import RedisSettings, SentinelSettings, backend
-from distjob_redis.store import RedisStore
 from servers import RedisSentinel, RedisServer, wait_for
 
 TTL = 10.0

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import redis
 import redis.asyncio
+from distjob_redis.store import RedisStore
 
 from distjob import Client, aio, connect
 from distjob.errors import BackendUnavailable, ConfigError
 from distjob.hooks import Event, Waiting
 from distjob.testing.contract.helpers import try_until
 from distjob_redis import aio as store_on_asyncio
-from distjob_redis.store import RedisStore
 from servers import RedisSocket
 
 SECRET = "s3cret-p@ss/w?rd"

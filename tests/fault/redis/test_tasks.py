@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import redis.asyncio
+from distjob_redis.aio import connect, open_store
 from redis._parsers import _AsyncRESP2Parser, _AsyncRESP3Parser
 from redis.asyncio.cluster import RedisCluster as ClusterClient
 from redis.asyncio.retry import Retry
@@ -30,7 +31,6 @@ from distjob_redis import (
     hearing,
     packing,
 )
-from distjob_redis.aio import connect, open_store
 from proxy import Proxy
 from servers import RedisCluster, RedisSentinel, RedisServer
 
