@@ -12,29 +12,18 @@ from typing import Any
 
 import pytest
 import redis.asyncio
-from distjob_redis.aio import connect, open_store
 from redis._parsers import _AsyncRESP2Parser, _AsyncRESP3Parser
-from redis.asyncio.cluster import RedisCluster as ClusterClient
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
-from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 
 from distjob import clock
-from distjob.errors import BackendUnavailable, ConfigError
+from distjob.errors import BackendUnavailable
 from distjob.store import ABSENT, AsyncStore, Committed, Missed, Woken
-from distjob_redis import (
-    ClusterSettings,
-    RedisSettings,
-    SentinelSettings,
-    backend,
-    hearing,
-    packing,
-)
+from distjob_redis import ClusterSettings, RedisRecipe, RedisSettings, SentinelSettings
+from distjob_redis.client import lines, wire
+from on_redis import TTL, connected_async, source_of
 from proxy import Proxy
 from servers import RedisCluster, RedisSentinel, RedisServer
 
-TTL = 10.0
 MANY = 200
 
 
@@ -63,10 +52,14 @@ def proxy(redis_server: RedisServer):
 
 @contextlib.asynccontextmanager
 async def opened(
-    port: int, namespace: str, timeout: float = 5.0, **more: Any
+    port: int,
+    namespace: str,
+    timeout: float = 5.0,
+    kind: type[RedisSettings] = RedisSettings,
+    **more: Any,
 ) -> AsyncIterator[AsyncStore]:
     url = f"redis://127.0.0.1:{port}/0"
-    store = await connect(RedisSettings(url=url, timeout=timeout), namespace, TTL, **more)
+    store = await connected_async(kind(url=url, timeout=timeout, **more), namespace)
     try:
         yield store
     finally:
@@ -154,8 +147,8 @@ def test_one_that_is_cancelled_does_not_disturb_its_neighbours(
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
-@pytest.mark.parametrize("by", ["hiredis", "redis-py"])
-def test_with_and_without_hiredis(
+@pytest.mark.parametrize("by", ["hiredis", "public names", "redis-py's parser"])
+def test_with_and_without_hiredis_and_private_names(
     redis_server: RedisServer,
     fresh_namespace: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -163,26 +156,52 @@ def test_with_and_without_hiredis(
     by: str,
 ) -> None:
     more: dict[str, Any] = {}
-    if by == "redis-py":
-        monkeypatch.setattr(packing, "_by_hiredis", None)
+    if by != "hiredis":
+        monkeypatch.setattr(wire, "_shown", lambda _: None)
+    if by == "redis-py's parser":
+        monkeypatch.setattr(wire, "hiredis", None)
         more["parser_class"] = _AsyncRESP2Parser if protocol == 2 else _AsyncRESP3Parser
 
+    def make(module: Any, options: dict[str, Any]) -> Any:
+        pool = module.ConnectionPool(**options | {"protocol": protocol} | more)
+        return module.Redis.from_pool(pool)
+
     async def test() -> None:
-        pool = redis.asyncio.ConnectionPool(
-            host=redis_server.host, port=redis_server.port, protocol=protocol, **more
-        )
-        client = redis.asyncio.Redis.from_pool(pool)
-        store = await open_store(client, fresh_namespace, TTL)
-        me = await store.open_session(TTL, "me \N{SNOWMAN}")
-        replies = await at_once(store, me, MANY, b"x" * 5000)
-        assert all(isinstance(reply, Committed) for reply in replies)
-        assert {vm async for vm, _ in store.scan()} == {f"vm-{n}" for n in range(MANY)}
-        version = await committed(store, "vm", me, me)
-        assert list(await store.receive(me, 5.0)) == [Woken("vm", version, b"x")]
-        assert await store.keep_alive(me)
-        await store.close()
-        assert await client.ping()
-        await client.aclose()
+        async with opened(redis_server.port, fresh_namespace, kind=RedisRecipe, make=make) as store:
+            me = await store.open_session(TTL, "me \N{SNOWMAN}")
+            replies = await at_once(store, me, MANY, b"x" * 5000)
+            assert all(isinstance(reply, Committed) for reply in replies)
+            assert {vm async for vm, _ in store.scan()} == {f"vm-{n}" for n in range(MANY)}
+            assert (await store.read("nobody's")).version == ABSENT
+            version = await committed(store, "vm", me, me)
+            assert list(await store.receive(me, 5.0)) == [Woken("vm", version, b"x")]
+            assert list(await store.receive(me, 0.1)) == []
+            assert await store.keep_alive(me)
+
+    on_loop(test)
+
+
+def test_by_public_names_a_lost_connection_is_unanswered_and_missed(
+    proxy: Proxy, fresh_namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "_shown", lambda _: None)
+
+    async def test() -> None:
+        async with opened(proxy.port, fresh_namespace, timeout=0.5) as store:
+            me = await store.open_session(TTL, "me")
+            proxy.drop_next_reply(to=b"EVALSHA")
+            for told in await at_once(store, me, MANY):
+                assert isinstance(told, BackendUnavailable)
+                assert told.unanswered
+            proxy.cut()
+            assert Missed() in await store.receive(me, 5.0)
+            version = await committed(store, "vm", me, me)
+            assert list(await store.receive(me, 5.0)) == [Woken("vm", version, b"x")]
+            proxy.stall()
+            begun = clock.monotonic()
+            assert isinstance(await result(store.read("vm")), BackendUnavailable)
+            assert clock.monotonic() - begun < 2.0
+            proxy.flow()
 
     on_loop(test)
 
@@ -219,7 +238,7 @@ def test_what_was_not_sent_goes_out_on_the_next_connection(
             proxy.stall()
             sent = asyncio.create_task(result(store.commit("sent", ABSENT, b"x", me, ())))
             await asyncio.sleep(0.05)
-            (server,) = await store.topology.servers()  # type: ignore[attr-defined]
+            (server,) = await source_of(store).place.servers()
             server._wire._writer.transport.abort()
             proxy.flow()
             assert isinstance(await store.commit("not yet", ABSENT, b"x", me, ()), Committed)
@@ -237,6 +256,10 @@ class _Moody(CredentialProvider):
         self.answers = asyncio.Event()
         self.answers.set()
 
+    def make(self, module: Any, options: dict[str, Any]) -> Any:
+        self.client = module.Redis(**options, credential_provider=self)
+        return self.client
+
     async def get_credentials_async(self) -> tuple[str, str]:
         self.asked.set()
         await self.answers.wait()
@@ -248,21 +271,17 @@ class _Moody(CredentialProvider):
 def test_credentials_that_can_not_be_had_once(proxy: Proxy, fresh_namespace: str) -> None:
     async def test() -> None:
         moody = _Moody()
-        async with redis.asyncio.Redis(port=proxy.port, credential_provider=moody) as client:
-            store = await open_store(client, fresh_namespace, TTL)
+        async with opened(proxy.port, fresh_namespace, kind=RedisRecipe, make=moody.make) as store:
             me = await store.open_session(TTL, "me")
             moody.error = RuntimeError("token service: 503")
             proxy.cut()
             for told in await asyncio.gather(*(result(store.read("vm")) for _ in range(3))):
                 assert "RuntimeError: token service: 503" in str(told)
-            with pytest.raises(BackendUnavailable):  # it was cut
-                await store.receive(me, 5.0)
             with pytest.raises(BackendUnavailable, match="503"):
                 await store.receive(me, 5.0)
             moody.error = None
             await committed(store, "vm", me, me)
             assert Missed() in await store.receive(me, 5.0)
-            await store.close()
 
     on_loop(test)
 
@@ -274,23 +293,19 @@ def test_a_connection_whose_greeting_was_cancelled_is_not_used(
 
     async def test() -> None:
         moody = _Moody()
-        async with redis.asyncio.Redis(port=proxy.port, credential_provider=moody) as client:
-            store = await open_store(client, fresh_namespace, TTL)
+        async with opened(proxy.port, fresh_namespace, kind=RedisRecipe, make=moody.make) as store:
             me = await store.open_session(TTL, "me")
             moody.answers.clear()
             proxy.cut()
-            with pytest.raises(BackendUnavailable):
-                await store.receive(me, 5.0)
             moody.asked.clear()
             receiving = asyncio.create_task(store.receive(me, 5.0))
             await moody.asked.wait()
             receiving.cancel()
             await asyncio.wait([receiving])
-            idle = client.connection_pool._available_connections
+            idle = moody.client.connection_pool._available_connections
             assert not any(connection.is_connected for connection in idle)
             moody.answers.set()
             assert Missed() in await store.receive(me, 5.0)
-            await store.close()
 
     on_loop(test)
 
@@ -301,23 +316,26 @@ def test_a_connection_that_ends_as_it_is_made_goes_back(
     """The user's own greeting cuts it: the pool has nothing in use then."""
 
     async def test() -> None:
+        clients = []
+        cut = True
+
         async def greet(connection: Any) -> None:
             await connection.on_connect()
             if cut:
                 connection._writer.transport.abort()
                 await asyncio.sleep(0)
 
-        cut = True
-        async with redis.asyncio.Redis(
-            host=redis_server.host, port=redis_server.port, redis_connect_func=greet
-        ) as client:
-            with pytest.raises(BackendUnavailable):
-                await open_store(client, fresh_namespace, TTL)
-            assert not client.connection_pool._in_use_connections
-            cut = False
-            store = await open_store(client, fresh_namespace, TTL)
+        def make(module: Any, options: dict[str, Any]) -> Any:
+            clients.append(module.Redis(**options, redis_connect_func=greet))
+            return clients[-1]
+
+        with pytest.raises(BackendUnavailable):
+            async with opened(redis_server.port, fresh_namespace, kind=RedisRecipe, make=make):
+                pass
+        assert not clients[0].connection_pool._in_use_connections
+        cut = False
+        async with opened(redis_server.port, fresh_namespace, kind=RedisRecipe, make=make) as store:
             assert (await store.read("vm")).version == ABSENT
-            await store.close()
 
     on_loop(test)
 
@@ -405,22 +423,6 @@ def test_a_loop_that_is_held_up_loses_no_reply(
     on_loop(test)
 
 
-def test_a_client_that_retries_sends_no_commit_twice(proxy: Proxy, fresh_namespace: str) -> None:
-    async def test() -> None:
-        retrying = Retry(NoBackoff(), 3)
-        async with redis.asyncio.Redis(port=proxy.port, retry=retrying) as client:
-            store = await open_store(client, fresh_namespace, TTL)
-            me = await store.open_session(TTL, "me")
-            proxy.drop_next_reply(to=b"EVALSHA")
-            reply = await result(store.commit("vm", ABSENT, b"one", me, ()))
-            assert isinstance(reply, BackendUnavailable)
-            assert reply.unanswered
-            assert (await store.read("vm")).value == b"one"
-            await store.close()
-
-    on_loop(test)
-
-
 def test_a_connection_with_old_credentials_is_left_when_all_is_answered(
     redis_server: RedisServer, fresh_namespace: str
 ) -> None:
@@ -428,23 +430,21 @@ def test_a_connection_with_old_credentials_is_left_when_all_is_answered(
 
     async def test() -> None:
         async with (
-            redis.asyncio.Redis(host=redis_server.host, port=redis_server.port) as client,
+            opened(redis_server.port, fresh_namespace) as store,
             asking(redis_server) as admin,
         ):
-            store = await open_store(client, fresh_namespace, TTL)
             me = await store.open_session(TTL, "me")
             before = {one["id"] for one in await admin.client_list()}
             tasks = [asyncio.create_task(at_once(store, me, MANY)) for _ in range(2)]
             await asyncio.sleep(0)
-            for one in client.connection_pool._in_use_connections:
+            (server,) = await source_of(store).place.servers()
+            for one in server.client.connection_pool._in_use_connections:
                 one.set_re_auth_token(object())
             tasks.append(asyncio.create_task(at_once(store, me, MANY)))
             for task in tasks:
                 assert not any(isinstance(one, Exception) for one in await task)
             after = {one["id"] for one in await admin.client_list()}
             assert (len(before - after), len(after - before)) == (1, 1)
-            await store.close()
-            assert await client.ping()
 
     on_loop(test)
 
@@ -456,7 +456,7 @@ def test_close_leaves_no_connection(
     async def test() -> None:
         before = sockets()
         for _ in range(3):
-            store = await connect(settings_of(kind, request), fresh_namespace, TTL)
+            store = await connected_async(settings_of(kind, request), fresh_namespace)
             me = await store.open_session(TTL, "me")
             await at_once(store, me, MANY)
             assert await store.keep_alive(me)
@@ -535,7 +535,7 @@ def test_a_receive_that_is_cancelled_loses_nothing(
 def test_one_who_never_receives_is_cut_off_and_told_so(
     redis_server: RedisServer, fresh_namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hearing, "MOST", 10_000)
+    monkeypatch.setattr(lines, "MOST", 10_000)
 
     async def test() -> None:
         async with opened(redis_server.port, fresh_namespace) as store:
@@ -560,11 +560,12 @@ def test_close_ends_a_receive_and_fails_what_is_under_way(
     async def test() -> None:
         async with opened(redis_server.port, fresh_namespace) as store:
             me = await store.open_session(TTL, "me")
-            receiving = asyncio.create_task(store.receive(me, 30.0))
+            receiving = asyncio.create_task(result(store.receive(me, 30.0)))
             reading = [asyncio.create_task(result(store.read("vm"))) for _ in range(MANY)]
             await asyncio.sleep(0)
             await store.close()
-            assert list(await receiving) == []
+            told = await receiving
+            assert isinstance(told, BackendUnavailable) or list(told) == []
             for found in await asyncio.gather(*reading):
                 assert isinstance(found, BackendUnavailable) or found.value is None
             for verb in (store.read("vm"), store.receive(me, 1.0), store.open_session(TTL, "me")):
@@ -578,10 +579,9 @@ def test_a_close_that_is_cancelled_leaves_nothing(
     kind: str, request: pytest.FixtureRequest, fresh_namespace: str
 ) -> None:
     async def test() -> None:
-        assert backend.connect_async is not None
         before = sockets()
         for turns in range(1, 9):
-            store = await backend.connect_async(settings, fresh_namespace, TTL)
+            store = await connected_async(settings, fresh_namespace)
             me = await store.open_session(TTL, "me")
             receiving = asyncio.create_task(result(store.receive(me, 30.0)))
             await asyncio.sleep(0)
@@ -607,7 +607,7 @@ def test_a_cluster_that_hangs_is_given_up_by_all_at_once(
     async def test() -> None:
         hosts = tuple(f"{host}:{port}" for host, port in redis_cluster.startup)
         settings = RedisSettings(cluster=ClusterSettings(hosts=hosts), timeout=0.3)
-        store = await connect(settings, fresh_namespace, TTL)
+        store = await connected_async(settings, fresh_namespace)
         me = await store.open_session(60.0, "me")
         await at_once(store, me, MANY)
         for node in redis_cluster.nodes:
@@ -622,100 +622,6 @@ def test_a_cluster_that_hangs_is_given_up_by_all_at_once(
             for node in redis_cluster.nodes:
                 node.resume()
         await store.close()
-
-    on_loop(test)
-
-
-def test_a_cut_raises_and_then_says_missed(proxy: Proxy, fresh_namespace: str) -> None:
-    async def test() -> None:
-        async with opened(proxy.port, fresh_namespace) as store:
-            me = await store.open_session(TTL, "me")
-            receiving = asyncio.create_task(result(store.receive(me, 30.0)))
-            await asyncio.sleep(0.05)
-            proxy.cut()
-            assert isinstance(await receiving, BackendUnavailable)
-            assert list(await store.receive(me, 5.0)) == [Missed()]
-            version = await committed(store, "vm", me, me)
-            assert list(await store.receive(me, 5.0)) == [Woken("vm", version, b"x")]
-
-    on_loop(test)
-
-
-# -- clients of the user's ------------------------------------------------------------------------
-
-
-def test_a_client_of_the_users_with_one_connection_too_few(
-    redis_server: RedisServer, fresh_namespace: str
-) -> None:
-    async def test() -> None:
-        at = {"host": redis_server.host, "port": redis_server.port}
-        async with redis.asyncio.Redis(**at, max_connections=1) as client:
-            with pytest.raises(BackendUnavailable):
-                await open_store(client, fresh_namespace, TTL)
-            assert await client.ping()
-        async with redis.asyncio.Redis(**at, max_connections=2) as client:
-            store = await open_store(client, fresh_namespace, TTL)
-            me = await store.open_session(TTL, "me")
-            await committed(store, "vm", me)
-            await store.close()
-            assert await client.ping()
-
-    on_loop(test)
-
-
-def test_clients_that_are_refused(redis_server: RedisServer, fresh_namespace: str) -> None:
-    async def test() -> None:
-        at: dict[str, Any] = {"host": redis_server.host, "port": redis_server.port}
-        async with redis.asyncio.Redis(**at, decode_responses=True) as client:
-            with pytest.raises(ConfigError, match="decode_responses"):
-                await open_store(client, fresh_namespace, TTL)
-        with redis.Redis(**at) as client, pytest.raises(ConfigError, match=r"redis\.asyncio"):
-            await open_store(client, fresh_namespace, TTL)
-
-    on_loop(test)
-
-
-def test_a_client_that_sentinels_lead(redis_sentinel: RedisSentinel, fresh_namespace: str) -> None:
-    async def test() -> None:
-        sentinel = Sentinel(redis_sentinel.sentinels, socket_timeout=2.0)
-        client = sentinel.master_for(redis_sentinel.name)
-        store = await open_store(client, fresh_namespace, TTL)
-        me = await store.open_session(TTL, "me")
-        replies = await at_once(store, me, MANY)
-        assert all(isinstance(reply, Committed) for reply in replies)
-        version = await committed(store, "vm-0", me, me)
-        assert list(await store.receive(me, 5.0)) == [Woken("vm-0", version, b"x")]
-        assert await store.keep_alive(me)
-        await store.close()
-        assert await client.ping()
-        with pytest.raises(ConfigError, match="master_for"):
-            await open_store(sentinel.slave_for(redis_sentinel.name), fresh_namespace, TTL)
-        await client.aclose()
-        for one in sentinel.sentinels:
-            await one.aclose()
-
-    on_loop(test)
-
-
-def test_a_client_of_a_cluster(redis_cluster: RedisCluster, fresh_namespace: str) -> None:
-    async def test() -> None:
-        node = redis_cluster.nodes[0]
-        async with ClusterClient(host=node.host, port=node.port) as client:
-            store = await open_store(client, fresh_namespace, TTL)
-            me = await store.open_session(TTL, "me")
-            replies = await at_once(store, me, MANY)
-            assert all(isinstance(reply, Committed) for reply in replies)
-            assert {vm async for vm, _ in store.scan()} == {f"vm-{n}" for n in range(MANY)}
-            version = await committed(store, "vm-0", me, me)
-            assert list(await store.receive(me, 5.0)) == [Woken("vm-0", version, b"x")]
-            await store.close()
-            assert await client.ping()
-        for wrong in ({"decode_responses": True}, {"read_from_replicas": True}):
-            with pytest.warns() if "read_from_replicas" in wrong else contextlib.nullcontext():
-                refused = ClusterClient(host=node.host, port=node.port, **wrong)
-            with pytest.raises(ConfigError):
-                await open_store(refused, fresh_namespace, TTL)
-            await refused.aclose()
 
     on_loop(test)
 
