@@ -26,6 +26,7 @@ from distjob import (
 )
 from distjob.fencing import Guard
 from ends import started
+from on_redis import connected
 from proxy import Proxy
 
 TTL = 1.5
@@ -46,7 +47,7 @@ def make(fresh_namespace, proxy):
 
     def make(port, name="ctl", **settings):
         there = distjob_redis.RedisSettings(url=f"redis://127.0.0.1:{port}/0", timeout=0.5)
-        store = distjob_redis.backend.connect(there, fresh_namespace, TTL)
+        store = connected(there, fresh_namespace, TTL)
         made.append(Client(store, controller=name, **{"ttl": TTL, **settings}))
         return made[-1]
 

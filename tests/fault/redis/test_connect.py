@@ -6,7 +6,6 @@ import contextlib
 import http.server
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import pytest
@@ -14,12 +13,10 @@ import redis
 
 from distjob import clock
 from distjob.errors import BackendUnavailable, ConfigError, DistjobError
-from distjob.store import Store
-from distjob.testing.onloop import OnLoop
 from distjob_redis import ClusterSettings, RedisSettings, SentinelSettings, backend
+from on_redis import SECRET, assert_secret, connected, opened_in
 from servers import DEPLOY, RedisCluster, RedisSentinel, RedisServer, free_port
 
-SECRET = "s3cret-p@ss"
 TIMEOUT = 1.0
 Refused = Callable[..., str]
 
@@ -38,27 +35,16 @@ def way(kind: str, address: str, **more: Any) -> RedisSettings:
     return RedisSettings(**{kind: place[kind]}, timeout=TIMEOUT, **more)
 
 
-@pytest.fixture(params=["threads", "asyncio"])
-def refused(request: pytest.FixtureRequest) -> Refused:
+@pytest.fixture
+def refused(world: str) -> Refused:
     """What connecting says; it must say it in time, and without the password."""
-    assert backend.connect_async is not None
-    on_asyncio = backend.connect_async
-    connects: dict[str, Callable[..., Store]] = {
-        "threads": backend.connect,
-        "asyncio": lambda *told: OnLoop(partial(on_asyncio, *told)),
-    }
 
     def refused(settings: RedisSettings, kind: type[DistjobError] = ConfigError) -> str:
-        connect = connects[request.param]
         begun = clock.monotonic()
         with pytest.raises(kind) as caught:
-            connect(settings, "ns", 10.0)
+            opened_in(world, settings, "ns")
         assert clock.monotonic() - begun < TIMEOUT + 2
-        cause: BaseException | None = caught.value
-        while cause is not None:
-            assert SECRET not in f"{cause} {cause!r}"
-            cause = cause.__cause__
-        assert SECRET not in repr(settings)
+        assert_secret(caught.value, settings)
         return str(caught.value)
 
     return refused
@@ -143,7 +129,7 @@ def test_users(
     nodes, address = addressed(kind, request)
     right = settings_of(kind, address, SECRET)
     with user(nodes, kind):
-        store = backend.connect(right, fresh_namespace, 10.0)
+        store = connected(right, fresh_namespace)
         me = store.open_session(10.0, "me")
         store.commit("vm", 0, b"x", me, (me,))
         assert store.keep_alive(me)
@@ -191,7 +177,7 @@ def test_a_node_in_the_place_of_one_server(redis_cluster: RedisCluster, refused:
 def found(settings: RedisSettings, namespace: str) -> dict[str, str]:
     """What `examine` says, and how bad it is."""
     assert backend.examine is not None
-    with contextlib.closing(backend.connect(settings, namespace, 10.0)) as store:
+    with contextlib.closing(connected(settings, namespace)) as store:
         return {finding.what: finding.level for finding in backend.examine(store)}
 
 

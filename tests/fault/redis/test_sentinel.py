@@ -4,59 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any
 
 import pytest
-import redis
-from distjob_redis.store import RedisStore
-from redis.sentinel import Sentinel
 
 from distjob import Client
 from distjob.errors import BackendUnavailable, ConfigError, LeaseLost, OutcomeUnknown
 from distjob.jobs import Job
-from distjob.store import ABSENT, Committed, Missed, Store, Woken
+from distjob.store import Missed, Store, Woken
 from distjob.testing.contract import committed, try_until
-from distjob.testing.onloop import OnLoop
-from distjob_redis import RedisSettings, SentinelSettings, backend
+from distjob_redis import RedisSettings, SentinelSettings
+from on_redis import TTL, Connect, asking, connected, in_step, opened_in
 from servers import RedisSentinel, RedisServer, wait_for
 
-TTL = 10.0
 PATIENCE = 30.0
-Connect = Callable[..., Store]
 
 
-def opened(world: str, settings: RedisSettings, namespace: str, ttl: float) -> Store:
-    """A store that blocks; or one on asyncio, in a loop of its own."""
-    if world == "asyncio":
-        assert backend.connect_async is not None
-        return OnLoop(partial(backend.connect_async, settings, namespace, ttl))
-    return backend.connect(settings, namespace, ttl)
-
-
-@pytest.fixture(params=["threads", "asyncio"])
-def connect(
-    redis_sentinel: RedisSentinel, fresh_namespace: str, request: pytest.FixtureRequest
-) -> Iterator[Connect]:
+@pytest.fixture
+def connect(redis_sentinel: RedisSentinel, fresh_namespace: str, world: str) -> Iterator[Connect]:
     hosts = tuple(f"{host}:{port}" for host, port in redis_sentinel.sentinels)
     with contextlib.ExitStack() as closing:
 
         def connect(ttl: float = TTL, name: str = redis_sentinel.name) -> Store:
             sentinel = SentinelSettings(hosts=hosts, name=name)
             settings = RedisSettings(sentinel=sentinel, timeout=1.0)
-            store = opened(request.param, settings, fresh_namespace, ttl)
+            store = opened_in(world, settings, fresh_namespace, ttl)
             closing.callback(store.close)
             return store
 
         yield connect
-
-
-@contextlib.contextmanager
-def asking(node: RedisServer) -> Iterator[redis.Redis]:
-    with redis.Redis(host=node.host, port=node.port, protocol=2) as client:
-        yield client
 
 
 def die(sentinel: RedisSentinel) -> RedisServer:
@@ -65,17 +42,6 @@ def die(sentinel: RedisSentinel) -> RedisServer:
     old.kill()
     wait_for(lambda: sentinel.primary() is not old, "another primary")
     return old
-
-
-def in_step(node: RedisServer) -> None:
-    """Wait until the replica has all, so that a fail-over loses nothing."""
-
-    def equal() -> bool:
-        with asking(node) as client:
-            facts: Any = client.info("replication")
-        return bool(facts["slave0"]["offset"] == facts["master_repl_offset"])
-
-    wait_for(equal, "a replica in step")
 
 
 def held_by(node: RedisServer, namespace: str, vm: str) -> bytes | None:
@@ -193,22 +159,6 @@ def test_clients_go_on_through_the_death_of_the_primary(
     assert list(connect().scan()) == []
 
 
-def test_a_client_of_the_users_is_left_open(
-    redis_sentinel: RedisSentinel, fresh_namespace: str
-) -> None:
-    with (
-        Sentinel(redis_sentinel.sentinels) as sentinel,
-        sentinel.master_for(redis_sentinel.name) as client,
-    ):
-        store = RedisStore(client, fresh_namespace, TTL)
-        me = store.open_session(TTL, "me")
-        assert isinstance(store.commit("vm", ABSENT, b"x", me, ()), Committed)
-        store.close()
-        assert client.get(f"distjob:{{{fresh_namespace}}}:vm:vm")
-        with pytest.raises(ConfigError, match="master_for"):
-            RedisStore(sentinel.slave_for(redis_sentinel.name), fresh_namespace, TTL)
-
-
 def test_a_name_that_no_sentinel_knows(connect: Connect) -> None:
     with pytest.raises(ConfigError, match=r"redis\.sentinel\.name"):
         connect(name="nobody")
@@ -218,11 +168,11 @@ def test_servers_in_the_place_of_sentinels(redis_sentinel: RedisSentinel) -> Non
     hosts = tuple(node.address for node in redis_sentinel.redises)
     settings = RedisSettings(sentinel=SentinelSettings(hosts=hosts))
     with pytest.raises(ConfigError, match="not a sentinel"):
-        backend.connect(settings, "ns", TTL)
+        connected(settings, "ns")
 
 
 def test_a_sentinel_in_the_place_of_a_server(redis_sentinel: RedisSentinel) -> None:
     host, port = redis_sentinel.sentinels[0]
     settings = RedisSettings(url=f"redis://{host}:{port}")
     with pytest.raises(ConfigError, match=r"redis\.sentinel\.hosts"):
-        backend.connect(settings, "ns", TTL)
+        connected(settings, "ns")

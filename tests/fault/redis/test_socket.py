@@ -12,14 +12,11 @@ from typing import Any
 
 import pytest
 import redis
-import redis.asyncio
-from distjob_redis.store import RedisStore
 
-from distjob import Client, aio, connect
+from distjob import aio, connect
 from distjob.errors import BackendUnavailable, ConfigError
 from distjob.hooks import Event, Waiting
 from distjob.testing.contract.helpers import try_until
-from distjob_redis import aio as store_on_asyncio
 from servers import RedisSocket
 
 SECRET = "s3cret-p@ss/w?rd"
@@ -79,22 +76,6 @@ def test_so_it_is_on_asyncio(settings: dict[str, Any], admin: Any, fresh_namespa
                 await waiting.wait()
                 assert admin.exists(f"distjob:{{{fresh_namespace}}}:vm:vm")
             assert await waiter > lease.token
-
-    asyncio.run(main())
-
-
-def test_a_client_of_the_users(redis_socket: RedisSocket, fresh_namespace: str) -> None:
-    with (
-        redis.Redis(unix_socket_path=str(redis_socket.path)) as client,
-        Client(RedisStore(client, fresh_namespace, 10.0)) as jobs,
-    ):
-        jobs.begin("vm", "modify").end()
-
-    async def main() -> None:
-        async with redis.asyncio.Redis(unix_socket_path=str(redis_socket.path)) as client:
-            store = await store_on_asyncio.open_store(client, fresh_namespace, 10.0)
-            async with aio.AsyncClient(store) as jobs, jobs.begin("vm", "modify"):
-                pass
 
     asyncio.run(main())
 
