@@ -1,24 +1,21 @@
-"""The Redis store, against the contract, on a cluster: every test spreads over its shards."""
+"""The Redis store, against the contract, on a cluster: one shard, the first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 import pytest
 import redis
-from distjob_redis.store import RedisStore
 
 from distjob.store import Store
-from distjob.testing.contract import Connect, StoreContract, committed
-from distjob.testing.onloop import OnLoop
-from distjob_redis import RedisSettings, backend
+from distjob.testing.contract import Connect, StoreContract
+from distjob_redis import RedisSettings
 from distjob_redis.settings import ClusterSettings
+from on_redis import opened_in
 from servers import RedisCluster, wait_for
 
-TTL = 10.0
 KINDS = (
     "get",
     "set",
@@ -49,9 +46,8 @@ class TestRedisCluster(StoreContract):
         settings = RedisSettings(cluster=ClusterSettings(hosts=tuple(hosts)), timeout=5.0)
         with ExitStack() as closing:
 
-            def connect() -> RedisStore:
-                store = backend.connect(settings, fresh_namespace, TTL)
-                assert isinstance(store, RedisStore)
+            def connect() -> Store:
+                store = opened_in("threads", settings, fresh_namespace)
                 closing.callback(store.close)
                 return store
 
@@ -95,11 +91,7 @@ class TestRedisCluster(StoreContract):
         return fail_over
 
     @pytest.fixture
-    def entries(
-        self, client: redis.RedisCluster, fresh_namespace: str, store: Store, me: str
-    ) -> Callable[[], int]:
-        for number in range(100):  # in each shard there is now a version, and the session
-            committed(store, f"vm-{number}", None, me)
+    def entries(self, client: redis.RedisCluster, fresh_namespace: str) -> Callable[[], int]:
         pattern = f"distjob:{{{fresh_namespace}*"
 
         def entries() -> int:
@@ -120,19 +112,6 @@ class TestRedisCluster(StoreContract):
         return asked
 
 
-class TestRedisClusterWithAClientOfTheUsers(TestRedisCluster):
-    @pytest.fixture
-    def connect(self, client: redis.RedisCluster, fresh_namespace: str) -> Iterator[Connect]:
-        with ExitStack() as closing:
-
-            def connect() -> RedisStore:
-                store = RedisStore(client, fresh_namespace, TTL)
-                closing.callback(store.close)
-                return store
-
-            yield connect
-
-
 class TestRedisClusterWithOneShard(TestRedisCluster):
     """All of the namespace in one slot: its versions rise over all VMs."""
 
@@ -141,10 +120,9 @@ class TestRedisClusterWithOneShard(TestRedisCluster):
         cluster = ClusterSettings(hosts=tuple(hosts), shards=1)
         with ExitStack() as closing:
 
-            def connect() -> RedisStore:
+            def connect() -> Store:
                 settings = RedisSettings(cluster=cluster, timeout=5.0)
-                store = backend.connect(settings, fresh_namespace, TTL)
-                assert isinstance(store, RedisStore)
+                store = opened_in("threads", settings, fresh_namespace)
                 closing.callback(store.close)
                 return store
 
@@ -162,9 +140,8 @@ class TestRedisClusterOnAsyncio(TestRedisCluster):
         settings = RedisSettings(cluster=ClusterSettings(hosts=tuple(hosts)), timeout=5.0)
         with ExitStack() as closing:
 
-            def connect() -> OnLoop:
-                assert backend.connect_async is not None
-                store = OnLoop(partial(backend.connect_async, settings, fresh_namespace, TTL))
+            def connect() -> Store:
+                store = opened_in("asyncio", settings, fresh_namespace)
                 closing.callback(store.close)
                 return store
 
