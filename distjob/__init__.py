@@ -7,7 +7,7 @@
     driver.py client.py lease.py  blocking: run the generators; Client, connect; leases
     aio/                        the same on asyncio
     arguments.py choices.py     what both are asked, checked; one of a few, told if it is none
-    store.py                    THE boundary: what a backend must do; both.py offloop.py: its worlds
+    store.py                    THE boundary: what a store must do; backend/: how a backend does it
     greenlets.py                who has patched this process, for the libraries that can't bear it
     hooks.py logs.py metrics.py what a client tells of its jobs, and two that listen
     names.py errors.py clock.py what arguments may be, how it fails, the two clocks

@@ -196,7 +196,7 @@ class _Marks(SqliteFile):
         return token
 
     def check(self, sql: Connection) -> None:
-        """See `SqliteFile.check`. Forces what stands in the file to the disk.
+        """Forces what stands in the file to the disk.
 
         A writer that was killed between its write and its fsync leaves a mark that can be read and
         is not durable; the fsync of this commit makes it so.
@@ -209,7 +209,7 @@ class _Marks(SqliteFile):
         sql.execute("SELECT count(*) FROM marks").fetchone()
 
     def explain(self, fault: Fault, what: str, *, unanswered: bool = False) -> DistjobError:
-        """See `SqliteFile.explain`. No commit is in doubt here: a mark that may be is no harm."""
+        """No commit is in doubt here: a mark that may be is no harm."""
         del unanswered
         kind, advice = _ERRORS[fault]
         return kind(f"guard file {self.path}: {what}; not admitted. {advice}")

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from distjob import clock
-from distjob.errors import DistjobError
 from distjob.forks import FORKS, Identity, leak
 from distjob.names import check_path
 
@@ -88,7 +87,7 @@ class SqliteFile(ABC):
         self._leave()
 
     @abstractmethod
-    def explain(self, fault: Fault, what: str, *, unanswered: bool = False) -> DistjobError:
+    def explain(self, fault: Fault, what: str, *, unanswered: bool = False) -> Exception:
         """The error for ``fault``; ``unanswered``: a commit that may have been made."""
 
     @abstractmethod
@@ -115,7 +114,7 @@ class SqliteFile(ABC):
         self._leave()
         return rows
 
-    def failed(self, error: sqlite3.Error, *, unanswered: bool = False) -> DistjobError:
+    def failed(self, error: sqlite3.Error, *, unanswered: bool = False) -> Exception:
         """What ``error`` means. But for a busy file, the next connection checks it anew."""
         fault, what = _fault(error), str(error)
         if fault is Fault.BUSY:
@@ -255,7 +254,7 @@ class SqliteFile(ABC):
             raise self.explain(Fault.FOREIGN, Fault.FOREIGN.value)
         return bool(owner != self.application_id)
 
-    def _lost(self, found: Identity | None) -> DistjobError:
+    def _lost(self, found: Identity | None) -> Exception:
         """Looked for each time: two files under one name would be two worlds that both grant."""
         how = "replaced" if found else "deleted"
         return self.explain(Fault.LOST, f"it was {how} while it was open")

@@ -1,8 +1,9 @@
-"""THE boundary: all that a backend does, and the one file its author reads.
+"""THE boundary: what a client asks of a store.
 
-A store keeps one versioned value for each VM, keeps sessions alive and delivers wake-ups. It knows
-nothing of jobs: values are opaque bytes. `distjob.testing.contract` is the suite that every
-backend must pass; `distjob.testing.memory` is the smallest one that does.
+A backend's author writes a `distjob.backend.source.Source`, of which this is made. A store
+keeps one versioned value for each VM, keeps sessions alive and delivers wake-ups. It knows nothing
+of jobs: values are opaque bytes. `distjob.testing.contract` is the suite that every backend must
+pass; `distjob.testing.memory` is the smallest one that does.
 
 What holds for every verb:
 
@@ -162,6 +163,13 @@ class Store(Protocol):
     def close_session(self, session: str) -> None:
         """End ``session`` now; no error if it has ended already."""
 
+    def settle(self, session: str) -> None:
+        """Bring every commit of ``session`` that was sent before to an end.
+
+        Each of them has been applied when this returns, or never will be: one that arrives later
+        is answered `Settled`. No error if the session has ended, which settles them, too.
+        """
+
     def read(self, vm: str) -> Versioned:
         """The current value of ``vm``."""
 
@@ -209,8 +217,8 @@ class AsyncStore(Protocol):
 
     Tasks call them side by side, and those that are under way share round trips where the servers
     allow it. A verb may be cancelled at any await: a change may then have been made or be made
-    yet, as if its reply had been lost; a `receive` that is cancelled loses no event. A backend that
-    has both is written once, see `distjob.both`.
+    yet, as if its reply had been lost; a `receive` that is cancelled loses no event. A backend
+    writes both at once, as a `distjob.backend.source.Source`.
     """
 
     guarantees: Guarantees
@@ -220,6 +228,8 @@ class AsyncStore(Protocol):
     async def keep_alive(self, session: str) -> bool: ...
 
     async def close_session(self, session: str) -> None: ...
+
+    async def settle(self, session: str) -> None: ...
 
     async def read(self, vm: str) -> Versioned: ...
 

@@ -17,9 +17,8 @@ import pytest
 
 from distjob import Client
 from distjob.config import load, open_backend, open_backend_async
-from distjob.offloop import OffLoop
 from distjob.store import AsyncStore, Store
-from distjob.testing.memory import MemoryServer, MemoryStore
+from distjob.testing.memory import AsyncMemoryStore, MemoryServer, MemoryStore
 from distjob.testing.onloop import OnLoop, ProxyClient
 
 REAL = (
@@ -95,8 +94,9 @@ def open_store(request, tmp_path, fresh_namespace) -> Opener:
     kind, _, on_asyncio = request.param.partition("+")
     if kind == "memory":
         server = MemoryServer()
-        connect = partial(MemoryStore, server)
-        return AsyncOpener(partial(OffLoop.connect, connect)) if on_asyncio else Opener(connect)
+        if on_asyncio:
+            return AsyncOpener(partial(AsyncMemoryStore.connect, server))
+        return Opener(partial(MemoryStore, server))
     settings = load(settings_of(kind, request, tmp_path, fresh_namespace))
     if on_asyncio:
         return AsyncOpener(partial(open_backend_async, settings))

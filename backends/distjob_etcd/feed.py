@@ -32,7 +32,7 @@ _PROGRESS = rpc.WatchRequest(progress_request=rpc.WatchProgressRequest())
 
 
 class EtcdFeed:
-    """See `distjob.backend.source.Feed`. It resumes: what came before a cut is still taken."""
+    """It resumes: what came before a cut is still taken."""
 
     vital = True
 

@@ -1,35 +1,38 @@
 """distjob on one SQLite file: for the controllers of one host, with nothing to install or run.
 
-settings.py   the keys of the ``sqlite`` section
-place.py      where the file is if none is configured, and why
-guarantees.py what the store promises, as data
-store.py      the verbs of `distjob.store.Store`
-examine.py    what ``distjob doctor`` says of the file
-database.py   the layout, and what a fault of the file means for a controller
+settings.py    the keys of the ``sqlite`` section
+place.py       where the file is if none is configured, and why
+guarantees.py  what is promised, as data
+source.py      the verbs; begin here
+feed.py        mail: the file is looked at, as it tells nobody
+database.py    the layout, and which files are refused
+faults.py      what a fault of the file means for a controller
+doctor.py      what an operator should know of the file
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Coroutine, Iterable
+from typing import TYPE_CHECKING, Any
 
-from distjob.offloop import OffLoop
-from distjob.store import Backend, Finding, Store
+from distjob.store import Backend, Finding
 from distjob_sqlite.guarantees import FILE
 from distjob_sqlite.place import located, reasons
 from distjob_sqlite.settings import SqliteSettings
 
+if TYPE_CHECKING:
+    from distjob.backend.source import Source
+    from distjob.backend.world import World
+
 __all__ = ["SqliteSettings", "backend"]
 
 
-def _connect(settings: SqliteSettings, namespace: str, ttl: float) -> Store:
-    from distjob_sqlite.store import SqliteStore  # some builds of Python have no sqlite3
+def _source(
+    settings: SqliteSettings, namespace: str, ttl: float, world: World, _shard: int
+) -> Coroutine[Any, Any, Source]:
+    from distjob_sqlite.source import connect  # some builds of Python have no sqlite3
 
-    return SqliteStore(settings, namespace, ttl)
-
-
-async def _connect_async(settings: SqliteSettings, namespace: str, ttl: float) -> OffLoop:
-    return await OffLoop.connect(lambda: _connect(settings, namespace, ttl))
+    return connect(settings, namespace, ttl, world)
 
 
 def _where(settings: SqliteSettings) -> tuple[str, str]:
@@ -37,15 +40,14 @@ def _where(settings: SqliteSettings) -> tuple[str, str]:
 
 
 def _examine(store: Any) -> Iterable[Finding]:
-    from distjob_sqlite.examine import examine
+    from distjob_sqlite.doctor import examine
 
-    return examine(store.path)
+    return examine(store.verbs.source.database.path)
 
 
 backend = Backend(
     settings=SqliteSettings,
-    connect=_connect,
-    connect_async=_connect_async,
+    source=_source,
     promises={"file": FILE},
     where=_where,
     examine=_examine,

@@ -1,8 +1,8 @@
-"""The database: its layout, what is refused at connect, and what its faults mean to a controller.
+"""The database: its layout, and what is refused at connect.
 
-Decides which files are refused (other programs', other layouts, on network file systems) and what
-to do about a fault. How the file is shared is `distjob.sqlitefile`'s; what the rows are for only
-`store` knows.
+Decides which files are refused: other programs', other layouts, on network file systems. How the
+file is shared is `distjob.sqlitefile`'s, what its faults mean is in `faults`; what the rows are for
+only `source` and `feed` know.
 
 A file that was deleted or replaced while it was open would split the controllers into two worlds
 that each grant the same job; whoever still has the old file gets `BackendUnavailable` for good,
@@ -17,8 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from distjob.errors import BackendUnavailable, ConfigError, DistjobError, RecordError
-from distjob.sqlitefile import Fault, SqliteFile
+from distjob.backend.source import Fault
+from distjob.errors import ConfigError
+from distjob.sqlitefile import Fault as FileFault
+from distjob.sqlitefile import SqliteFile
+from distjob_sqlite.faults import broken, meaning
 
 SCHEMA = 1
 """The number of this layout, kept in the file. Raise it with every change to the tables."""
@@ -56,22 +59,12 @@ _NETWORK_FILESYSTEMS = {
     *("ceph", "fuse.ceph", "fuse.glusterfs", "fuse.sshfs"),
 }
 
-_REMEDIES = {
-    Fault.BUSY: "look for a backup tool or a shell with an open transaction",
-    Fault.DISK: "look at the disk, its free space and the file's owner",
-    Fault.UNUSABLE: "look at the disk, its free space and the file's owner",
-    Fault.LOST: "restart all controllers of this host",
-    Fault.CLOSED: "this store was closed, connect a new one",
-    Fault.FORKED: "fork again, or exec after the fork",
-    Fault.REENTERED: "a signal handler must not use the store",
-}
-"""For people, once the store is connected. What isn't named here is damage."""
-
 
 class Database(SqliteFile):
     """One connection to the file, for one thread at a time; the others wait.
 
-    ``patience``: seconds to wait for other writers. Raises as `distjob.store.Backend.connect` may.
+    ``patience``: seconds to wait for other writers. Raises `distjob.backend.source.Fault`,
+    `RecordError`; as it is made, `ConfigError`, too.
     """
 
     application_id = 0x446A6F62  # "Djob"
@@ -83,13 +76,11 @@ class Database(SqliteFile):
 
     def __init__(self, path: Path, patience: float) -> None:
         _refuse_network(path)
-        self._connecting = True
         super().__init__(path, patience)
-        self._connecting = False
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """As `SqliteFile.transaction`; errors in the body become distjob's."""
+        """As `SqliteFile.transaction`; errors in the body become faults."""
         with super().transaction() as sql:
             try:
                 yield sql
@@ -101,36 +92,21 @@ class Database(SqliteFile):
         version = self.query("PRAGMA data_version")[0][0]
         return self.openings, version  # each connection counts by itself
 
-    def broken(self, what: str) -> RecordError:
-        """The error for rows that make no sense."""
-        return RecordError(
-            f"{self.path} is damaged: {what}. Stop all controllers of this host, move the file "
-            "away with its -wal and -shm, and start them again: jobs that were held are forgotten"
-        )
-
     def check(self, sql: sqlite3.Connection) -> None:
-        """See `SqliteFile.check`."""
         sql.execute("PRAGMA foreign_keys = ON")
         row = sql.execute("SELECT schema FROM meta").fetchone()
         if row is None:
-            raise self.broken("the table meta is empty")
+            raise broken(self.path, "the table meta is empty")
         if row[0] != SCHEMA:
             what = (
                 f"{self.path} has layout {row[0]}, this distjob uses layout {SCHEMA}; "
                 "all controllers of a host must run versions of distjob with the same layout"
             )
-            raise ConfigError(what) if self._connecting else BackendUnavailable(what)
+            raise Fault(what, unfit=True)
 
-    def explain(self, fault: Fault, what: str, *, unanswered: bool = False) -> DistjobError:
-        """See `SqliteFile.explain`."""
-        if self._connecting and fault in (Fault.UNUSABLE, Fault.NOT_SQLITE):
-            return ConfigError(f"sqlite.path {self.path}: {what}; {_advice(self.path)}")
-        if self._connecting and fault is Fault.FOREIGN:
-            return ConfigError(f"{self.path}: {what}; set sqlite.path to a file of its own")
-        if fault in _REMEDIES:
-            what = f"{self.path}: {what}; {_REMEDIES[fault]}"
-            return BackendUnavailable(what, unanswered=unanswered)
-        return self.broken(what)
+    def explain(self, fault: FileFault, what: str, *, unanswered: bool = False) -> Exception:
+        connecting = not self.openings
+        return meaning(self.path, fault, what, connecting=connecting, unanswered=unanswered)
 
 
 def _refuse_network(path: Path) -> None:
@@ -149,16 +125,3 @@ def _filesystem(folder: Path) -> set[str]:
     number = f"{os.major(device)}:{os.minor(device)}"
     lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
     return {line.partition(" - ")[2].split()[0] for line in lines if line.split()[2] == number}
-
-
-def _advice(path: Path) -> str:
-    try:
-        if not path.parent.is_dir():
-            return (
-                f"make the directory {path.parent}, writable for this user, or change sqlite.path"
-            )
-        if path.exists() and not path.is_file():
-            return "set sqlite.path to a regular file, or to none yet"
-    except OSError as error:
-        return f"{error.strerror}; let this user into {path.parent}, or change sqlite.path"
-    return "it must be a writable SQLite file in a writable directory, or not exist yet"

@@ -52,7 +52,7 @@ class Sessions:
     # -- ours ------------------------------------------------------------------------------------
 
     async def open(self, ttl: float, owner: str) -> str:
-        """See `Source.open`. A ``ttl`` above that of connecting needs a connection that lasts."""
+        """A ``ttl`` above that of connecting needs a connection that lasts."""
         async with self._opening:
             await self._freshen(ttl)
             name = session_id(self._name, next(self._numbers), ttl)
@@ -127,7 +127,7 @@ class Sessions:
         return True
 
     async def renew(self, session: str) -> bool:
-        """See `Source.renew`: one quorum write. Only what was opened here can be renewed."""
+        """One quorum write. Only what was opened here can be renewed."""
         own = self.own.get(session)
         sent, era = self._world.monotonic(), self.beats.era
         if own is None or own.over(sent):
@@ -147,7 +147,6 @@ class Sessions:
         return True
 
     async def end(self, session: str) -> None:
-        """See `Source.end`."""
         if (own := self.own.get(session)) is not None:
             own.lost = True
         nodes = self._layout.nodes(session)
@@ -193,7 +192,7 @@ class Sessions:
             self.feed.gone(session)
 
     async def settle(self, session: str) -> None:
-        """See `Source.settle`: raise the data version of its node, which its commits check.
+        """Raise the data version of its node, which its commits check.
 
         A commit that is on its way, by whatever connection and of whatever ZooKeeper session,
         either comes before in ZooKeeper's one order of writes, or fails that check.

@@ -51,7 +51,7 @@ class Witness:
         self._beats = sessions.beats
 
     async def remaining(self, sessions: Collection[str]) -> Mapping[str, float]:
-        """See `Source.remaining`. One whose beat stood still for a TTL is ended here and now."""
+        """A session whose beat stood still for a TTL is ended here and now."""
         asked = list(dict.fromkeys(sessions))
         await self._sessions.end_over(asked)
         left: dict[str, float] = {}
@@ -73,7 +73,7 @@ class Witness:
     async def _look(
         self, sessions: Sequence[str], *, follow: bool
     ) -> dict[str, tuple[float, int | None]]:
-        """See `Beats.left`; of each of which this server says that it is there."""
+        """By `Beats.left`, for sessions of each of which this server says that it is there."""
         mine = [session for session in sessions if session in self._sessions.own]
         others = [session for session in sessions if session not in self._sessions.own]
         now = self._world.monotonic()

@@ -38,7 +38,7 @@ async def opened(connecting: Coroutine[Any, Any, Source], world: World, ttl: flo
 
 
 class OpenStore:
-    """See `distjob.store.AsyncStore`, which says what each verb does."""
+    """A `distjob.store.AsyncStore`; what each verb does is said there."""
 
     def __init__(self, source: Source, world: World, ttl: float) -> None:
         self.source = source
@@ -133,6 +133,9 @@ class Blocking:
 
     def close_session(self, session: str) -> None:
         now(self.verbs.close_session(session))
+
+    def settle(self, session: str) -> None:
+        now(self.verbs.settle(session))
 
     def read(self, vm: str) -> Versioned:
         return now(self.verbs.read(vm))

@@ -242,7 +242,7 @@ class Controller:
                     self.look_again(vm)
                     for waiter in here.values():
                         waiter.doubt()  # an `Ended` may be lost, too
-                self.held.suspect_long()
+                self.held.suspect_all()
 
     def _woken(self, vm: str, version: int, value: bytes | None) -> None:
         if vm in self.turns:

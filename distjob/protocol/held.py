@@ -69,7 +69,7 @@ def let_go(me: Controller, held: Held, finish: Edit, *, gives_back: bool) -> Op[
     """Hold the job no more, once ``finish`` has changed the record so; the errors of `end`."""
     claim(me, held)
     session, ticket = held.session, held.ticket
-    held.ended = True
+    held.ended, held.gives_back = True, gives_back
     held.callbacks = ()  # from here on the caller itself is told
     until = min(me.clock.monotonic() + me.ttl / 2, session.deadline)
     try:

@@ -52,6 +52,10 @@ class Holdings:
             held.callbacks = ()
             held.stir()
 
+    def being_ended(self) -> list[Held]:
+        """Those whose end has begun, and was not answered yet."""
+        return [held for here in self.by_vm.values() for held in here.values() if held.ended]
+
     def take_away(self, held: Held) -> None:
         """Somebody has ended it by force, though the session lives."""
         if self._remove(held):
@@ -93,12 +97,10 @@ class Holdings:
             self.suspects.add(vm)
             self._stir.set()
 
-    def suspect_long(self) -> None:
-        """A request to abort may have been missed."""
-        if self.long:
-            for vm, here in self.by_vm.items():
-                if any(held.long for held in here.values()):
-                    self.suspect(vm)
+    def suspect_all(self) -> None:
+        """What was to be told may be lost: that a job was taken by force, or is to abort."""
+        for vm in self.by_vm:
+            self.suspect(vm)
 
     def tell(self, event: Event) -> None:
         """For the hooks, or the log, after this step."""

@@ -130,13 +130,16 @@ def close(me: Controller) -> Op[None]:
     session = me.session
     if session is None:
         return
-    seen, left = dict(me.views), dict(me.leftovers)
+    seen = dict(me.views)
+    left = {key: leftover.gives_back for key, leftover in me.leftovers.items()}
+    for held in me.held.being_ended():  # its own commit may come too late
+        left[held.vm, held.ticket.id] = held.gives_back
     me.lose(session, "this client was closed", "closed")
     me.views.update(seen)
     until = me.clock.monotonic() + me.ttl / 2
     try:
         for vm in dict.fromkeys([*seen, *(vm for vm, _ in left)]):
-            edit = _leaving(me, session, {t: left[v, t].gives_back for v, t in left if v == vm})
+            edit = _leaving(me, session, {t: left[v, t] for v, t in left if v == vm})
             try:
                 yield from change(me, session, vm, edit, until=until)
             except RecordError:

@@ -75,9 +75,9 @@ class Held:
     """A job that was granted: what a lease is made of."""
 
     __slots__ = (
-        *("abort", "begun", "callbacks", "doubted", "ended", "fallen", "on_abort", "phase"),
-        *("progress", "progress_due", "session", "taken", "ticket", "token", "unsaid", "vm"),
-        "watchers",
+        *("abort", "begun", "callbacks", "doubted", "ended", "fallen", "gives_back", "on_abort"),
+        *("phase", "progress", "progress_due", "session", "taken", "ticket", "token", "unsaid"),
+        *("vm", "watchers"),
     )
 
     def __init__(self, vm: str, holder: Holder, session: Session, begun: float) -> None:
@@ -90,6 +90,8 @@ class Held:
         self.doubted = False
         """A reply was lost on the way to it."""
         self.ended = False
+        """Its end has begun; or its detaching, if ``gives_back``."""
+        self.gives_back = False
         self.fallen = False
         """It was said that it is lost."""
         self.taken = False

@@ -1,20 +1,25 @@
 """The smallest store: a dict, sessions with deadlines, mailboxes.
 
 `MemoryServer` decides what each verb does. It takes no lock, starts no thread and asks only the
-clock it was given, so that a simulated world can drive it in virtual time. `MemoryStore` is one
-client's thread-safe `Store` on it, in real time; use one server either way, never both at once.
-Neither knows anything of jobs.
+clock it was given, so that a simulated world can drive it in virtual time. `MemorySource` is one
+client's way to it in real time, and the smallest model of a backend; use one server either way,
+never both at once. Neither knows anything of jobs.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from typing import Self, TypeVar
 
 from distjob import clock
-from distjob.errors import BackendUnavailable
+from distjob.backend.opened import Blocking, OpenStore
+from distjob.backend.settling import Settling
+from distjob.backend.source import Feed
+from distjob.backend.tasks import Tasks
+from distjob.backend.threads import Threads
+from distjob.backend.world import Bell, World
 from distjob.store import (
     ABSENT,
     Committed,
@@ -23,11 +28,15 @@ from distjob.store import (
     Gone,
     Guarantees,
     Reply,
+    Settled,
     Stale,
     Versioned,
     Woken,
 )
 
+T = TypeVar("T")
+TTL = 30.0
+"""Seconds: what the stores here take for the TTL of their sessions, which may be any other."""
 _NOTHING = Versioned(version=ABSENT, value=None)
 
 
@@ -42,12 +51,33 @@ class _Session:
         self.watched: set[str] = set()
 
 
+class Changed:
+    """What is held around each verb, and rings for all who listen when there is something to hear.
+
+    Of threads, as clients of one server may live in several event loops; it is held for moments.
+    """
+
+    def __init__(self) -> None:
+        self.bells: set[Bell] = set()
+        self._lock = threading.Lock()
+
+    def notify_all(self) -> None:
+        for bell in self.bells:
+            bell.ring()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *raised: object) -> None:
+        self._lock.release()
+
+
 class MemoryServer:
     """The state that all clients share; its methods are the verbs of `distjob.store.Store`."""
 
     def __init__(self, clock: Callable[[], float] = clock.monotonic) -> None:
-        self.changed = threading.Condition()
-        """Held by each `MemoryStore` around each verb. The server itself never touches it."""
+        self.changed = Changed()
+        """Of the sources on it. The server itself never touches it."""
         self._clock = clock
         self._version = ABSENT
         self._values: dict[str, Versioned] = {}
@@ -137,93 +167,157 @@ class MemoryServer:
         return found
 
 
-class MemoryStore:
-    """One client's `Store` on a `MemoryServer` in the same process."""
+class MemorySource:
+    """One client's `distjob.backend.source.Source` on a `MemoryServer` in the same process."""
 
     guarantees = Guarantees(
         reach="process", wakes="push", ends="told", durable=False, versions_survive_loss=False
     )
 
-    def __init__(self, server: MemoryServer) -> None:
+    def __init__(self, server: MemoryServer, world: World) -> None:
         self._server = server
-        self._session = ""
-        self._interrupted = False
-        self._closed = False
+        self._world = world
+        self._settling = Settling()
+        self._feed = MemoryFeed(server, world)
 
-    def open_session(self, ttl: float, owner: str) -> str:
-        """See `distjob.store.Store.open_session`."""
-        with self._changed():
-            self._session = self._server.open_session(ttl, owner)
-            return self._session
+    async def open(self, ttl: float, owner: str) -> str:
+        session = await self._do(lambda: self._server.open_session(ttl, owner))
+        self._settling.begin(session)
+        self._feed.listen(session)
+        return session
 
-    def keep_alive(self, session: str) -> bool:
-        """See `distjob.store.Store.keep_alive`."""
-        with self._changed():
-            return self._server.keep_alive(session)
+    async def renew(self, session: str) -> bool:
+        alive = await self._do(lambda: self._server.keep_alive(session))
+        if not alive:
+            self._forget(session)
+        return alive
 
-    def close_session(self, session: str) -> None:
-        """See `distjob.store.Store.close_session`."""
-        with self._changed() as changed:
+    async def end(self, session: str) -> None:
+        def end() -> None:
             self._server.close_session(session)
-            changed.notify_all()
+            self._server.changed.notify_all()
 
-    def read(self, vm: str) -> Versioned:
-        """See `distjob.store.Store.read`."""
-        with self._changed():
-            return self._server.read(vm)
+        await self._do(end)
+        self._forget(session)
 
-    def commit(
+    async def settle(self, session: str) -> None:
+        self._settling.settle(session)
+        await self._do(lambda: None)
+
+    async def read(self, vm: str) -> Versioned:
+        return await self._do(lambda: self._server.read(vm))
+
+    async def commit(
         self, vm: str, expected: int, value: bytes | None, author: str, wake: Collection[str]
     ) -> Reply:
-        """See `distjob.store.Store.commit`."""
-        with self._changed() as changed:
+        mark = self._settling.mark(author)
+
+        def commit() -> Reply:
+            if mark is not self._settling.mark(author):
+                return Settled()
             reply = self._server.commit(vm, expected, value, author, wake)
             if wake:
-                changed.notify_all()
+                self._server.changed.notify_all()
             return reply
 
-    def remaining(self, sessions: Collection[str]) -> Mapping[str, float]:
-        """See `distjob.store.Store.remaining`."""
-        with self._changed():
-            return self._server.remaining(sessions, watcher=self._session)
+        return await self._do(commit)
 
-    def receive(self, session: str, timeout: float) -> Sequence[Event]:
-        """See `distjob.store.Store.receive`."""
-        until = clock.monotonic() + timeout
-        with self._changed() as changed:
-            while not (events := self._server.take(session)):
-                left = until - clock.monotonic()
-                if left <= 0 or self._interrupted:
-                    self._interrupted = False
-                    break
-                changed.wait(min(left, self._server.quiet_for(session)))
-                self._check_open()
-            return events
+    async def remaining(self, sessions: Collection[str]) -> Mapping[str, float]:
+        return await self._do(lambda: self._server.remaining(sessions, watcher=self._feed.newest()))
 
-    def interrupt(self) -> None:
-        """See `distjob.store.Store.interrupt`."""
+    async def scan(self) -> AsyncIterator[tuple[str, Versioned]]:
+        for found in await self._do(self._server.scan):
+            yield found
+
+    async def feeds(self) -> Collection[Feed]:
+        return (self._feed,)
+
+    async def let_go(self) -> None:
+        """There is nothing to let go of."""
+
+    async def _do(self, call: Callable[[], T]) -> T:
+        """What ``call`` returns, in its turn: the server's lock may be held by another thread."""
+
+        def locked() -> T:
+            with self._server.changed:
+                return call()
+
+        return await self._world.aside(locked, lane="memory")
+
+    def _forget(self, session: str) -> None:
+        self._feed.deafen(session)
+        self._settling.end(session)
+
+
+class MemoryFeed:
+    """Takes the mail of our sessions out of the server, which rings the bell of the world."""
+
+    vital = True
+
+    def __init__(self, server: MemoryServer, world: World) -> None:
+        self._server = server
+        self._world = world
+        self._sessions: list[str] = []
+
+    def listen(self, session: str) -> None:
+        """Take what comes for ``session``."""
         with self._server.changed:
-            self._interrupted = True
-            self._server.changed.notify_all()
+            self._sessions.append(session)
 
-    def scan(self) -> Iterator[tuple[str, Versioned]]:
-        """See `distjob.store.Store.scan`."""
-        with self._changed():
-            return iter(self._server.scan())
-
-    def close(self) -> None:
-        """See `distjob.store.Store.close`. A `receive` that is under way raises."""
+    def deafen(self, session: str) -> None:
+        """``session`` has ended."""
         with self._server.changed:
-            self._closed = True
-            self._server.changed.notify_all()
+            if session in self._sessions:
+                self._sessions.remove(session)
 
-    @contextmanager
-    def _changed(self) -> Iterator[threading.Condition]:
+    def newest(self) -> str:
+        """The session that hears of the ends of others; "" if there is none."""
+        return self._sessions[-1] if self._sessions else ""
+
+    async def open(self) -> bool:
         with self._server.changed:
-            self._check_open()
-            yield self._server.changed
+            self._server.changed.bells.add(self._world.bell)
+        return False
 
-    def _check_open(self) -> None:
-        if self._closed:
-            msg = "this store was closed; connect a new one"
-            raise BackendUnavailable(msg)
+    async def take(self) -> Sequence[tuple[str, Event]]:
+        with self._server.changed:
+            return [
+                (session, event)
+                for session in self._sessions
+                for event in self._server.take(session)
+            ]
+
+    async def prod(self) -> None:
+        """Each look is answered."""
+
+    def when_readable(self) -> int | None:
+        return None
+
+    def pause(self) -> float:
+        with self._server.changed:
+            return min(map(self._server.quiet_for, self._sessions), default=math.inf)
+
+    async def close(self) -> None:
+        with self._server.changed:
+            self._server.changed.bells.discard(self._world.bell)
+
+
+class MemoryStore(Blocking):
+    """The blocking `distjob.store.Store` on a `MemoryServer`."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        world = Threads()
+        super().__init__(OpenStore(MemorySource(server, world), world, TTL))
+
+
+class AsyncMemoryStore(OpenStore):
+    """The `distjob.store.AsyncStore` on a `MemoryServer`, for the event loop that runs."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        world = Tasks()
+        super().__init__(MemorySource(server, world), world, TTL)
+
+    @classmethod
+    async def connect(cls, server: MemoryServer) -> Self:
+        """As every store is connected, by a coroutine."""
+        return cls(server)

@@ -14,7 +14,7 @@ from concurrent.futures import CancelledError
 from typing import Any, Self, TypeVar
 
 from distjob.aio import AsyncClient
-from distjob.both import now
+from distjob.backend.world import now
 from distjob.errors import BackendUnavailable
 from distjob.store import AsyncStore, Event, Guarantees, Reply, Versioned
 
@@ -125,6 +125,9 @@ class OnLoop:
 
     def close_session(self, session: str) -> None:
         self._thread.run(self.store.close_session(session))
+
+    def settle(self, session: str) -> None:
+        self._thread.run(self.store.settle(session))
 
     def read(self, vm: str) -> Versioned:
         return self._thread.run(self.store.read(vm))

@@ -30,10 +30,9 @@ from distjob.errors import DistjobError, QueueFull
 from distjob.hooks import Event, Hook, Waiting
 from distjob.jobs import AgentJob, AsyncJob, Job
 from distjob.lease import AsyncJobLease, Lease
-from distjob.offloop import OffLoop
 from distjob.protocol.look import JobStatus
 from distjob.store import AsyncStore
-from distjob.testing.memory import MemoryServer, MemoryStore
+from distjob.testing.memory import AsyncMemoryStore, MemoryServer, MemoryStore
 from distjob.testing.onloop import ProxyClient
 
 PATIENCE = 20.0
@@ -282,7 +281,7 @@ def _opens_async(
 ) -> Callable[[], Awaitable[AsyncStore]]:
     if settings:
         return partial(open_backend_async, settings)
-    return partial(OffLoop.connect, partial(MemoryStore, server))
+    return partial(AsyncMemoryStore.connect, server)
 
 
 if __name__ == "__main__":

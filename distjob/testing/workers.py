@@ -156,6 +156,7 @@ class Worker:
             self.watch.fail("no surprise", f"{call.name}: {error}")
         except (OutcomeUnknown, ClientClosed) as error:
             self.watch.excused_error(call, error)
+            call.ended = call.ended and lease.held.ended  # or the closing client refused it at once
         except (Cancelled, GeneratorExit):
             pass
         else:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -12,10 +14,11 @@ from typing import Any
 import pytest
 
 from distjob import clock
-from distjob.store import Store
-from distjob.testing.contract import Connect, StoreContract, committed, receive_woken
+from distjob.config import backends
+from distjob.store import Settled, Store
+from distjob.testing.contract import PATIENCE, Connect, StoreContract, committed, receive_woken
 from distjob.testing.onloop import OnLoop
-from distjob_sqlite import SqliteSettings, backend
+from distjob_sqlite import SqliteSettings
 
 
 class TestSqlite(StoreContract):
@@ -31,7 +34,7 @@ class TestSqlite(StoreContract):
         settings = SqliteSettings(path=str(tmp_path / "jobs.db"))
 
         def connect() -> Store:
-            stores.append(backend.connect(settings, "default", 30.0))
+            stores.append(backends.connect("sqlite", settings, "default", 30.0))
             return stores[-1]
 
         return connect
@@ -74,7 +77,7 @@ class TestSqlite(StoreContract):
 
     def test_namespaces_share_a_file(self, tmp_path: Path, stores: list[Store]) -> None:
         settings = SqliteSettings(path=str(tmp_path / "jobs.db"))
-        stores += [backend.connect(settings, name, 30.0) for name in ("one", "two")]
+        stores += [backends.connect("sqlite", settings, name, 30.0) for name in ("one", "two")]
         sessions = [store.open_session(30.0, "me") for store in stores]
         for store, session, value in zip(stores, sessions, (b"1", b"2"), strict=True):
             store.commit("vm", 0, value, session, ())
@@ -104,6 +107,41 @@ class TestSqlite(StoreContract):
         assert list(store.receive(old, 0.0)) == []
         assert [woken.version for woken in receive_woken(store, new, version)] == [version]
 
+    def test_a_commit_that_waits_for_its_turn_is_overtaken_by_a_settling(
+        self, tmp_path: Path, connect: Connect
+    ) -> None:
+        """Another process writes; one commit tries again and again, and on asyncio the other one is
+        in the lane behind it.
+        """
+        store = connect()
+        me = store.open_session(30.0, "me")
+        sent = marked(store)
+        with closing(sqlite3.connect(tmp_path / "jobs.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with ThreadPoolExecutor(2) as pool:
+                replies = [pool.submit(store.commit, "vm", 0, b"late", me, ()) for _ in range(2)]
+                for _ in replies:
+                    assert sent.acquire(timeout=PATIENCE)
+                store.settle(me)
+                other.execute("ROLLBACK")
+                assert [reply.result(PATIENCE) for reply in replies] == [Settled(), Settled()]
+        assert store.read("vm").version == 0
+        committed(store, "vm", b"x", me)
+
+
+def marked(store: Any) -> threading.Semaphore:
+    """Released for each commit that is sent: it remembers then what was settled before."""
+    settling: Any = getattr(store, "verbs", getattr(store, "store", None)).source._settling
+    sent, mark = threading.Semaphore(0), settling.mark
+
+    def marking(session: str) -> object:
+        found = mark(session)
+        sent.release()
+        return found
+
+    settling.mark = marking
+    return sent
+
 
 class TestSqliteOnAsyncio(TestSqlite):
     @pytest.fixture
@@ -111,8 +149,9 @@ class TestSqliteOnAsyncio(TestSqlite):
         settings = SqliteSettings(path=str(tmp_path / "jobs.db"))
 
         def connect() -> Store:
-            assert backend.connect_async is not None
-            stores.append(OnLoop(partial(backend.connect_async, settings, "default", 30.0)))
+            stores.append(
+                OnLoop(partial(backends.connect_async, "sqlite", settings, "default", 30.0))
+            )
             return stores[-1]
 
         return connect

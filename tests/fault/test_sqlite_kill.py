@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 
 from distjob import clock
+from distjob.config import backends
 from distjob.store import Committed, Stale, Store, Versioned
-from distjob_sqlite import SqliteSettings, backend
+from distjob_sqlite import SqliteSettings
 
 KILLS = 40
 PROCESSES = 3
@@ -46,7 +47,7 @@ def count_up(path: str, log: str) -> None:
 
 
 def connect(path: Path) -> Store:
-    return backend.connect(SqliteSettings(path=str(path)), "default", 10.0)
+    return backends.connect("sqlite", SqliteSettings(path=str(path)), "default", 10.0)
 
 
 def start(path: Path, log: Path) -> subprocess.Popen[bytes]:

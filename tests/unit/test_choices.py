@@ -12,8 +12,7 @@ import pytest
 from distjob import AgentJob, AsyncJob, BadRequest, Client, Job, OnOwnerLoss, Slot, jobs
 from distjob.choices import suggestion
 from distjob.fencing import Guard
-from distjob.offloop import OffLoop
-from distjob.testing.memory import MemoryServer, MemoryStore
+from distjob.testing.memory import AsyncMemoryStore, MemoryServer, MemoryStore
 from distjob.testing.onloop import ProxyClient
 
 
@@ -98,11 +97,10 @@ def right(call: str, value: object) -> bool:
 @pytest.fixture(params=["blocking", "asyncio"])
 def client(request: pytest.FixtureRequest) -> Iterator[Any]:
     server = MemoryServer()
-    connect = partial(MemoryStore, server)
     made: Any = (
-        Client(connect())
+        Client(MemoryStore(server))
         if request.param == "blocking"
-        else ProxyClient(partial(OffLoop.connect, connect))
+        else ProxyClient(partial(AsyncMemoryStore.connect, server))
     )
     with made as client:
         yield client

@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from distjob import BackendUnavailable, Client, ClientClosed, Job, LeaseLost, OutcomeUnknown, clock
+from distjob.store import Missed
 from distjob.testing.memory import MemoryServer, MemoryStore
 
 PATIENCE = 20.0
@@ -235,3 +236,22 @@ def test_the_keeper_does_not_die_silently(store, caplog):
     client.close()
     with pytest.raises(BackendUnavailable):
         store.read("vm")  # it was closed
+
+
+class _Forgetful(MemoryStore):
+    """Tells that something was missed, and not what: as ZooKeeper does of a burst of wake-ups."""
+
+    def receive(self, session, timeout):
+        return [Missed()] if super().receive(session, timeout) else []
+
+
+@pytest.mark.parametrize("begin", ["begin", "begin_agent"])
+def test_a_job_taken_by_force_is_told_though_the_wake_up_was_missed(server, begin):
+    lost = threading.Event()
+    with Client(_Forgetful(server)) as mine, Client(MemoryStore(server)) as other:
+        lease = getattr(mine, begin)("vm", "modify")
+        lease.on_lost(lost.set)
+        other.evict("vm", [holder.ticket for holder in other.status("vm").holders])
+        assert lost.wait(PATIENCE)
+        with pytest.raises(LeaseLost, match="taken away by force"):
+            lease.check()

@@ -20,9 +20,8 @@ import pytest
 
 import distjob
 from distjob import BackendUnavailable, Client, ClientClosed, LeaseLost, OutcomeUnknown, aio
-from distjob.offloop import OffLoop
 from distjob.store import Reply, Versioned
-from distjob.testing.memory import MemoryServer, MemoryStore
+from distjob.testing.memory import AsyncMemoryStore, MemoryServer, MemoryStore
 from distjob.testing.onloop import ProxyClient
 from until import until
 
@@ -91,22 +90,31 @@ def client(request: pytest.FixtureRequest, server: MemoryServer) -> Iterator[Any
         yield client
         client.close()
     else:
-        client = ProxyClient(partial(stuck, server), ttl=2.0)
+        client = ProxyClient(partial(StuckAsyncStore.connect, server), ttl=2.0)
         yield client
         client.__exit__(None, None, None)
 
 
-class StuckStore(MemoryStore):
-    """Whose next verb hangs, if that is wanted, until the store is closed under it."""
+class Stuck:
+    """A store whose next verb hangs, if that is wanted, until it is closed under it."""
 
     hangs: str | None = None
     """What is told of a change then; None: nothing hangs."""
 
     def __init__(self, server: MemoryServer) -> None:
-        super().__init__(server)
+        super().__init__(server)  # type: ignore[call-arg]  of the store that it is mixed into
         self.hanging = threading.Event()
         self.over = threading.Event()
 
+    def _hang(self) -> None:
+        told, self.hangs = self.hangs, None
+        if told is not None:
+            self.hanging.set()
+            assert self.over.wait(PATIENCE)
+            raise BackendUnavailable("the connection was closed", unanswered=told == "unanswered")
+
+
+class StuckStore(Stuck, MemoryStore):
     def read(self, vm: str) -> Versioned:
         self._hang()
         return super().read(vm)
@@ -123,42 +131,28 @@ class StuckStore(MemoryStore):
         super().close()
         self.over.set()
 
-    def _hang(self) -> None:
-        told, self.hangs = self.hangs, None
-        if told is not None:
-            self.hanging.set()
-            assert self.over.wait(PATIENCE)
-            raise BackendUnavailable("the connection was closed", unanswered=told == "unanswered")
 
-
-class StuckAsyncStore(OffLoop):
-    store: StuckStore
-
+class StuckAsyncStore(Stuck, AsyncMemoryStore):
     async def read(self, vm: str) -> Versioned:
-        await self._hang()
+        await asyncio.to_thread(self._hang)
         return await super().read(vm)
 
     async def commit(self, *given: Any) -> Reply:
-        await self._hang()
+        await asyncio.to_thread(self._hang)
         return await super().commit(*given)
 
     async def scan(self) -> Any:
-        await self._hang()
+        await asyncio.to_thread(self._hang)
         async for found in super().scan():
             yield found
 
-    async def _hang(self) -> None:
-        if self.store.hangs is not None:
-            await asyncio.to_thread(self.store._hang)
+    async def close(self) -> None:
+        await super().close()
+        self.over.set()
 
 
-async def stuck(server: MemoryServer) -> OffLoop:
-    return StuckAsyncStore(StuckStore(server))
-
-
-def store_of(client: Any) -> StuckStore:
-    store: Any = client._thing._store if isinstance(client, ProxyClient) else client._store
-    return store.store if isinstance(store, OffLoop) else store
+def store_of(client: Any) -> Any:
+    return client._thing._store if isinstance(client, ProxyClient) else client._store
 
 
 def refusal(call: Callable[[Any], object], asked: Any) -> BaseException | None:
@@ -231,7 +225,7 @@ def test_what_was_so_before_stays_so(client: Any, server: MemoryServer) -> None:
 def test_a_client_whose_renewal_has_died_is_closed(client: Any) -> None:
     """Its store is not: whatever works yet must not be taken for a sign that it lives."""
     lease = client.begin("vm", "modify")
-    store_of(client).keep_alive = lambda _: 1 / 0  # type: ignore[method-assign]
+    store_of(client).keep_alive = lambda _: 1 / 0
     until(lambda: lease.lost)
     for name, call in OF_CLIENTS.items():
         assert type(refusal(call, client)) is ClientClosed, name
@@ -329,7 +323,7 @@ def test_in_a_forked_child(client: Any) -> None:
 
 def test_in_another_loop(server: MemoryServer) -> None:
     async def steps() -> None:
-        async with aio.AsyncClient(await stuck(server)) as client:
+        async with aio.AsyncClient(await StuckAsyncStore.connect(server)) as client:
             job = await client.begin_async("vm", "save")
             await asyncio.to_thread(asyncio.run, elsewhere(client, job))
             await job.end()

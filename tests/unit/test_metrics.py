@@ -16,8 +16,7 @@ from prometheus_client import generate_latest
 from book import Book
 from distjob.aio import AsyncClient
 from distjob.hooks import Begun, Ended, Evicted, Lost, Refused, Renewed, TimedOut
-from distjob.offloop import OffLoop
-from distjob.testing.memory import MemoryServer, MemoryStore
+from distjob.testing.memory import AsyncMemoryStore, MemoryServer
 from distjob.ticket import Owner
 from servers.plan import DEPLOYMENTS
 
@@ -28,7 +27,7 @@ def test_a_task_is_cancelled_while_it_waits(book: Book) -> None:
     server = MemoryServer()
 
     async def day() -> None:
-        connect = partial(OffLoop.connect, partial(MemoryStore, server))
+        connect = partial(AsyncMemoryStore.connect, server)
         async with (
             AsyncClient(await connect()) as other,
             AsyncClient(await connect(), hooks=[book.metrics]) as mine,

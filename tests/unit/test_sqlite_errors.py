@@ -18,11 +18,10 @@ import msgspec
 import pytest
 
 from distjob import clock
-from distjob.config import load
+from distjob.config import backends, load
 from distjob.errors import BackendUnavailable, ConfigError, DistjobError, RecordError
 from distjob.store import ABSENT, Committed, Gone, Store
 from distjob_sqlite import SqliteSettings, backend, database
-from distjob_sqlite.store import SqliteStore
 
 Connect = Callable[..., Store]
 
@@ -38,7 +37,7 @@ def connect(path: Path) -> Iterator[Connect]:
 
     def connect(busy_timeout: float = 5.0, ttl: float = 10.0, path: Path = path) -> Store:
         settings = SqliteSettings(path=str(path), busy_timeout=busy_timeout)
-        stores.append(backend.connect(settings, "default", ttl))
+        stores.append(backends.connect("sqlite", settings, "default", ttl))
         return stores[-1]
 
     yield connect
@@ -67,14 +66,14 @@ def test_missing_directory(connect: Connect, tmp_path: Path) -> None:
 
 def test_a_directory_in_place_of_the_file(connect: Connect, path: Path) -> None:
     path.mkdir()
-    with pytest.raises(ConfigError, match=r"it is no regular file; set sqlite\.path"):
+    with pytest.raises(ConfigError, match=r"it is no regular file: set sqlite\.path"):
         connect()
 
 
 def test_a_fifo_in_place_of_the_file(connect: Connect, path: Path) -> None:
     """It is refused, as is all that is no file."""
     os.mkfifo(path)
-    with pytest.raises(ConfigError, match=r"it is no regular file; set sqlite\.path"):
+    with pytest.raises(ConfigError, match=r"it is no regular file: set sqlite\.path"):
         connect()
     path.unlink()
     path.symlink_to("/dev/null")
@@ -106,7 +105,8 @@ def someone_elses() -> Iterator[Path]:
         folder = Path(name)
         with closing(sqlite3.connect(folder / "old.db")) as old:
             old.execute("CREATE TABLE x (y)")
-        backend.connect(SqliteSettings(path=str(folder / "ours.db")), "default", 10.0).close()
+        ours = SqliteSettings(path=str(folder / "ours.db"))
+        backends.connect("sqlite", ours, "default", 10.0).close()
         (folder / "empty.db").touch()
         os.mkfifo(folder / "fifo.db")  # opened for reading, it waits for who writes
         for file in folder.iterdir():
@@ -139,7 +139,7 @@ def test_unwritable(connect: Connect, someone_elses: Path, file: str, advice: st
 @pytest.mark.parametrize("garbage", [b"hello", b"not a database, " * 1000])
 def test_garbage(connect: Connect, path: Path, garbage: bytes) -> None:
     path.write_bytes(garbage)
-    with pytest.raises(ConfigError, match=r"jobs.db: file is not a database; it must be"):
+    with pytest.raises(ConfigError, match=r"jobs.db: file is not a database: it must be"):
         connect()
     assert path.read_bytes() == garbage
 
@@ -217,10 +217,12 @@ def test_settings(section: dict[str, object]) -> None:
 def test_many_processes_make_the_file_at_once(path: Path, start: Callable[..., Any]) -> None:
     program = """if True:
         import sys
-        from distjob_sqlite import SqliteSettings, backend
+        from distjob.config import backends
+        from distjob_sqlite import SqliteSettings
         sys.stdin.readline()
         for n in range(5):
-            store = backend.connect(SqliteSettings(path=f"{sys.argv[1]}-{n}"), "default", 10.0)
+            settings = SqliteSettings(path=f"{sys.argv[1]}-{n}")
+            store = backends.connect("sqlite", settings, "default", 10.0)
             session = store.open_session(10.0, "me")
             store.commit(sys.argv[2], 0, b"x", session, ())
             store.close()
@@ -235,7 +237,7 @@ def test_many_processes_make_the_file_at_once(path: Path, start: Callable[..., A
         process.stdin.close()
     assert [process.wait(60) for process in processes] == [0] * 6
     for n in range(5):
-        store = backend.connect(SqliteSettings(path=f"{path}-{n}"), "default", 10.0)
+        store = backends.connect("sqlite", SqliteSettings(path=f"{path}-{n}"), "default", 10.0)
         assert len(list(store.scan())) == 6
         store.close()
 
@@ -421,7 +423,7 @@ def test_full_disk(connect: Connect) -> None:
 @pytest.mark.parametrize("applied", [False, True])
 def test_unanswered_when_the_commit_itself_fails(connect: Connect, applied: bool) -> None:
     """As when the checkpoint after the commit fails, and as when the commit is refused."""
-    store = connect()
+    store: Any = connect()
     session = store.open_session(10.0, "me")
 
     class Failing:
@@ -444,8 +446,7 @@ def test_unanswered_when_the_commit_itself_fails(connect: Connect, applied: bool
         def close(self) -> None:
             self._sql.close()
 
-    assert isinstance(store, SqliteStore)
-    file: Any = store._database
+    file: Any = store.verbs.source.database
     file._sql = Failing(file._sql)
     with pytest.raises(BackendUnavailable, match="disk I/O error") as caught:
         store.commit("vm", ABSENT, b"x", session, ())

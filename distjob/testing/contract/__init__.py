@@ -5,7 +5,7 @@
         def connect(self, tmp_path):
             stores = []
             def connect():
-                stores.append(my_backend.connect(settings, namespace, 10.0))
+                stores.append(backends.connect("mystore", settings, namespace, 10.0))
                 return stores[-1]
             yield connect
             for store in stores:
@@ -16,8 +16,8 @@ get an empty namespace. What a store claims in its `Guarantees` it must let be t
 ``settings``, ``restart``, ``lose``, ``fail_over``, ``entries`` and ``asked`` say how. Knows nothing
 of jobs.
 
-    values.py sessions.py wakeups.py claims.py   the tests, by subject
-    helpers.py                                   what they share; for a backend's own tests, too
+    values.py sessions.py settling.py wakeups.py claims.py   the tests, by subject
+    helpers.py                             what they share; for a backend's own tests, too
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from distjob.testing.contract.helpers import (
     wait_until_ended,
 )
 from distjob.testing.contract.sessions import Sessions
+from distjob.testing.contract.settling import Settling
 from distjob.testing.contract.values import Values
 from distjob.testing.contract.wakeups import WakeUps
 
@@ -58,7 +59,7 @@ __all__ = [
 ]
 
 
-class StoreContract(Claims, WakeUps, Sessions, Values):
+class StoreContract(Claims, WakeUps, Settling, Sessions, Values):
     """Subclass it, override `connect`, and let pytest collect the subclass."""
 
     @pytest.fixture

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from distjob.backend.opened import Blocking
 from distjob.backend.world import now
 from distjob.errors import BackendUnavailable
 from distjob.store import ABSENT, Committed, Gone, Settled, Store, Versioned
@@ -29,14 +28,6 @@ Connect = Callable[..., Store]
 TIMEOUT = 0.5
 HELD_BACK = 1.0
 """Seconds; what they are does not matter, as long as the commit has been given up."""
-
-
-def settle(store: Store, session: str) -> None:
-    if isinstance(store, Blocking):
-        now(store.verbs.settle(session))  # type: ignore[attr-defined]
-    else:
-        inner: Any = store
-        inner._thread.run(inner.store.settle(session))
 
 
 def number(node: EtcdNode, namespace: str, session: str) -> int:
@@ -100,7 +91,7 @@ def test_what_is_settled_never_arrives(
     me = two_ways.open_session(60.0, "me")
     by_proxy(two_ways, proxy)
     hold_back(two_ways, proxy, me)
-    settle(two_ways, me)
+    two_ways.settle(me)
     assert two_ways.read("vm") == Versioned(version=ABSENT, value=None)
     let_arrive(proxy, etcd_server)
     assert two_ways.read("vm") == Versioned(version=ABSENT, value=None)
@@ -113,7 +104,7 @@ def test_what_was_applied_is_seen_after_a_settling(two_ways: Store, proxy: Proxy
     for _ in range(5):  # etcd may give up a request with its connection, if that is cut early
         proxy.drop_next_reply(to=b"/vm/vm")
         assert failed(lambda: two_ways.commit("vm", ABSENT, b"one", me, ())).unanswered
-        settle(two_ways, me)
+        two_ways.settle(me)
         by_proxy(two_ways, proxy)
         if two_ways.read("vm").value == b"one":
             return
@@ -128,7 +119,7 @@ def test_a_settling_whose_reply_was_lost_is_sent_again(
     for turn in range(1, 6):
         by_proxy(two_ways, proxy)
         proxy.drop_next_reply(to=b"/owner/")
-        settle(two_ways, me)
+        two_ways.settle(me)
         assert proxy.dropped.is_set()
         assert number(etcd_server, fresh_namespace, me) == turn + 1
         assert isinstance(two_ways.commit(f"vm-{turn}", ABSENT, b"x", me, ()), Committed)
@@ -141,7 +132,7 @@ def test_a_settling_that_nobody_answers(two_ways: Store, proxy: Proxy) -> None:
     ]
     source_of(two_ways).cluster._at = 0
     proxy.stall()
-    failed(lambda: settle(two_ways, me))
+    failed(lambda: two_ways.settle(me))
     proxy.flow()
     wait_for(lambda: isinstance(commit_one(two_ways, me), Committed), "a commit that is made")
 
@@ -154,10 +145,10 @@ def commit_one(store: Store, author: str) -> object:
 def test_a_session_that_has_ended_is_settled(connect: Connect) -> None:
     store = connect()
     me = store.open_session(TTL, "me")
-    settle(store, me)
+    store.settle(me)
     store.close_session(me)
     for session in (me, "", "*", "no such session", "a\0b", "\N{SNOWMAN}"):
-        settle(store, session)
+        store.settle(session)
         assert store.commit("vm", ABSENT, b"x", session, ()) == Gone(frozenset({session}))
 
 
@@ -168,7 +159,7 @@ def test_a_session_that_was_settled_is_renewed_and_ends(
     store = connect()
     me = store.open_session(TTL, "ctl-a")
     for _ in range(3):
-        settle(store, me)
+        store.settle(me)
     assert store.keep_alive(me)
     key = f"distjob/{fresh_namespace}/owner/{me}"
     assert etcd_server.cli("get", "--print-value-only", key).strip() == "ctl-a"
@@ -181,13 +172,13 @@ def test_who_does_not_know_of_a_settling_learns_it_from_the_answer(connect: Conn
     """Another store that commits for the session; an ended author is told before that."""
     store, other = connect(), connect()
     me = store.open_session(TTL, "me")
-    settle(store, me)
+    store.settle(me)
     assert other.commit("vm", ABSENT, b"x", me, ("no such session",)) == Settled()
     assert other.commit("vm", ABSENT, b"x", me, ("no such session",)) == Gone(
         frozenset({"no such session"})
     )
     assert isinstance(other.commit("vm", ABSENT, b"x", me, ()), Committed)
-    settle(other, me)  # which raises it once more
+    other.settle(me)  # which raises it once more
     store.close_session(me)
     assert store.commit("vm", ABSENT, b"x", me, ()) == Gone(frozenset({me}))
 
@@ -263,7 +254,7 @@ def test_a_member_that_sleeps_with_a_commit_in_it(
 
 def is_settled(store: Store, session: str) -> bool:
     try:
-        settle(store, session)
+        store.settle(session)
     except BackendUnavailable:
         return False
     return True
@@ -276,7 +267,7 @@ def test_what_a_late_commit_is_answered(etcd_server: EtcdNode, fresh_namespace: 
     source = source_of(store)
     me = store.open_session(TTL, "me")
     early = Commit("vm", 77, b"x", me, ())
-    settle(store, me)
+    store.settle(me)
     answer = now(source.cluster.ask(TXN, early.request(source._layout), change=True))
     assert early.reply(answer) == Settled()
     store.close()

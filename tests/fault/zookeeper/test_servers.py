@@ -177,6 +177,7 @@ def test_what_kazoo_gives_up_is_started_again(
     assert kazoo_of(store) is not client
 
 
+@pytest.mark.forks
 def test_a_forked_child_gets_an_error_at_once(
     zookeeper_server: ZookeeperNode, opened: Open
 ) -> None:

@@ -33,10 +33,6 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def settle(store: Blocking, session: str) -> None:
-    now(store.verbs.settle(session))  # type: ignore[attr-defined]
-
-
 @contextmanager
 def hanging(store: Blocking, proxy: Proxy, me: str) -> Iterator[None]:
     """A commit is on its way, and arrives when this ends; its caller has given it up."""
@@ -60,7 +56,7 @@ def test_settling_changes_nothing_but_what_is_under_way(hosts: str, opened: Open
     me, you = store.open_session(TTL, "me"), other.open_session(TTL, "you")
     version = committed(store, "vm", b"x", me)
     for _ in range(3):
-        settle(store, me)
+        store.settle(me)
         reply = store.commit("vm", version, b"y", me, (me,))
         assert isinstance(reply, Committed)
         version = reply.version
@@ -69,9 +65,9 @@ def test_settling_changes_nothing_but_what_is_under_way(hosts: str, opened: Open
         assert other.remaining([me])[me] > 0
         version = committed(other, "vm", b"z", you, me)
         assert store.receive(me, PATIENCE)
-    settle(store, "never was")
+    store.settle("never was")
     store.close_session(me)
-    settle(store, me)
+    store.settle(me)
 
 
 def test_a_commit_that_was_sent_before_is_refused_after(
@@ -82,7 +78,7 @@ def test_a_commit_that_was_sent_before_is_refused_after(
     me = store.open_session(PATIENCE, "me")
     under_way = kazoo_of(store)._pending
     proxy.stall()
-    settling = pool.submit(settle, store, me)
+    settling = pool.submit(store.settle, me)
     wait_for(lambda: len(under_way) == 1, "the settling sent")
     commits = [
         pool.submit(store.commit, "vm", expected, b"x", me, ()) for expected in (ABSENT, ABSENT)
@@ -101,7 +97,7 @@ def test_a_settling_whose_reply_was_lost(proxy: Proxy, through: str, opened: Ope
     me = store.open_session(TTL, "me")
     proxy.drop_next_reply(b"/session/")
     with pytest.raises(BackendUnavailable):
-        settle(store, me)
+        store.settle(me)
     assert try_until(lambda: store.keep_alive(me))
     assert store.commit("vm", ABSENT, b"x", me, ()) == Settled()
     assert isinstance(store.commit("vm", ABSENT, b"x", me, ()), Committed)
@@ -115,7 +111,7 @@ def test_the_client_goes_on_by_another_connection(
     me = store.open_session(TTL, "me")
     kazoo_of(store).set_hosts(hosts)
     with hanging(store, proxy, me):
-        try_until(lambda: settle(store, me))
+        try_until(lambda: store.settle(me))
         version = committed(store, "other", b"x", me)
     stays_so(store, None)
     assert store.read("other").version == version
@@ -131,7 +127,7 @@ def test_the_client_goes_on_by_another_server(
         me = store.open_session(TTL, "me")
         kazoo_of(store).set_hosts(",".join(node.hosts for node in others))
         with hanging(store, proxy, me):
-            try_until(lambda: settle(store, me))
+            try_until(lambda: store.settle(me))
             version = committed(store, "other", b"x", me)
         stays_so(store, None)
         assert store.read("other").version == version
@@ -164,7 +160,7 @@ def test_the_client_goes_on_with_another_zookeeper_session(
             now(connection.replace())
             assert looker.remaining([me])[me] > 0, "the servers keep the old one yet"
             if then == "settles":
-                settle(store, me)
+                store.settle(me)
             elif then == "opens the next session":
                 store.open_session(ttl, "again")
         if then == "does nothing":  # what would happen

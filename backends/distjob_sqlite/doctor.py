@@ -14,7 +14,7 @@ _LOW = 100 * 2**20
 
 
 def examine(path: Path) -> Iterator[Finding]:
-    """See `distjob.store.Backend.examine`."""
+    """What is to be said of ``path``; changes nothing."""
     yield Finding("ok", f"SQLite {sqlite3.sqlite_version}, file {path}")
     for place in (path, path.parent):
         mode = place.stat().st_mode
