@@ -71,14 +71,6 @@ def source_of(store: Any) -> RedisSource:
     return source
 
 
-def settle(store: Any, session: str) -> None:
-    """`distjob.backend.source.Source.settle`, in the store's own world."""
-    if isinstance(store, Blocking):
-        now(cast("Any", store.verbs).settle(session))
-    else:
-        store._thread.run(store.store.settle(session))
-
-
 def failed(verb: Callable[[], object]) -> BackendUnavailable:
     """What ``verb`` raises."""
     with pytest.raises(BackendUnavailable) as caught:

@@ -21,7 +21,7 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from distjob.backend.numbers import FIRST
+from distjob.backend.settling import FIRST
 from distjob.errors import ConfigError, RecordError
 from distjob.store import (
     ABSENT,

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
-from distjob.backend.numbers import Numbers
+from distjob.backend.settling import Numbers
 from distjob.backend.source import Feed
 from distjob.backend.world import World
 from distjob.errors import RecordError

@@ -19,7 +19,7 @@ from distjob.testing.contract import committed, try_until
 from distjob_redis import ClusterSettings, RedisSettings
 from distjob_redis.client.cluster import Slot
 from distjob_redis.settings import SHARDS
-from on_redis import TTL, Connect, asking, in_step, opened_shard, settle, source_of
+from on_redis import TTL, Connect, asking, in_step, opened_shard, source_of
 from servers import RedisCluster, RedisServer, wait_for
 
 PATIENCE = 30.0
@@ -268,7 +268,7 @@ def test_every_shard_works_alone(
     for number, (store, me) in enumerate(zip(stores, sessions, strict=True)):
         version = committed(store, "vm", b"%d" % number, me, me)
         assert list(store.receive(me, 5.0)) == [Woken("vm", version, b"%d" % number)]
-        settle(store, me)
+        store.settle(me)
         assert store.keep_alive(me)
     for number, store in enumerate(stores):
         assert [held.value for _, held in store.scan()] == [b"%d" % number]

@@ -16,7 +16,7 @@ from distjob.backend.world import now
 from distjob.store import ABSENT, Committed, Gone, Settled, Store, Versioned
 from distjob_redis import RedisSettings
 from distjob_redis.layout import COMMIT, SETTLE
-from on_redis import TTL, Connect, connected, connected_async, failed, settle, source_of
+from on_redis import TTL, Connect, connected, connected_async, failed, source_of
 from proxy import Proxy
 from servers import RedisServer, wait_for
 
@@ -72,7 +72,7 @@ def test_without_a_settling_a_commit_arrives_late(
 def test_what_is_settled_never_arrives(store: Store, proxy: Proxy, admin: redis.Redis) -> None:
     me = store.open_session(60.0, "me")
     hold_back(store, proxy, me)
-    settle(store, me)
+    store.settle(me)
     assert store.read("vm") == NOTHING
     threading.Event().wait(3.0)  # seconds do not matter, as long as the commit has been given up
     let_arrive(proxy, admin)
@@ -89,7 +89,7 @@ def test_it_never_does(connect: Connect, redis_server: RedisServer, admin: redis
             store = connect(f"redis://{proxy.address}/0", timeout=0.1)
             me = store.open_session(60.0, "me")
             hold_back(store, proxy, me)
-            settle(store, me)
+            store.settle(me)
             between = direct.commit("vm", ABSENT, b"%d" % turn, you, ())
             assert isinstance(between, Committed)
             assert isinstance(direct.commit("vm", between.version, None, you, ()), Committed)
@@ -102,7 +102,7 @@ def test_what_was_applied_is_seen_after_a_settling(store: Store, proxy: Proxy) -
     me = store.open_session(60.0, "me")
     proxy.drop_next_reply(to=COMMIT.digest.encode())
     assert failed(lambda: store.commit("vm", ABSENT, b"one", me, ())).unanswered
-    settle(store, me)
+    store.settle(me)
     assert store.read("vm").value == b"one"
 
 
@@ -113,10 +113,10 @@ def test_a_settling_whose_reply_was_lost(
     me = store.open_session(60.0, "me")
     for turn in range(1, 6):
         proxy.drop_next_reply(to=SETTLE.digest.encode())
-        assert failed(lambda: settle(store, me)).unanswered
+        assert failed(lambda: store.settle(me)).unanswered
         assert number(admin, fresh_namespace, me) == turn + 1
         if turn % 2:
-            settle(store, me)
+            store.settle(me)
             assert number(admin, fresh_namespace, me) == turn + 1
         else:
             assert store.commit(f"vm-{turn}", ABSENT, b"x", me, ()) == Settled()
@@ -126,19 +126,19 @@ def test_a_settling_whose_reply_was_lost(
 def test_a_settling_that_was_lost(store: Store, proxy: Proxy) -> None:
     me = store.open_session(60.0, "me")
     proxy.drop_next_request(holding=SETTLE.digest.encode())
-    assert failed(lambda: settle(store, me)).unanswered
+    assert failed(lambda: store.settle(me)).unanswered
     assert isinstance(store.commit("vm", ABSENT, b"x", me, ()), Committed)
-    settle(store, me)
+    store.settle(me)
     assert isinstance(store.commit("other", ABSENT, b"x", me, ()), Committed)
 
 
 def test_a_session_that_has_ended_is_settled(connect: Connect) -> None:
     store = connect()
     me = store.open_session(TTL, "me")
-    settle(store, me)
+    store.settle(me)
     store.close_session(me)
     for session in (me, "", "*", "no such session", "a\0b", "\N{SNOWMAN}"):
-        settle(store, session)
+        store.settle(session)
         assert store.commit("vm", ABSENT, b"x", session, ()) == Gone(frozenset({session}))
 
 
@@ -150,7 +150,7 @@ def test_a_session_that_was_settled_is_renewed_and_ends(
     me = store.open_session(TTL, "ctl-a: \N{SNOWMAN}")
     key = f"distjob:{{{fresh_namespace}}}:session:{me}"
     for _ in range(3):
-        settle(store, me)
+        store.settle(me)
     assert number(admin, fresh_namespace, me) == 4
     assert 0 < int(admin.pttl(key)) <= 1000 * TTL  # type: ignore[arg-type]
     held: Any = admin.get(key)
@@ -164,13 +164,13 @@ def test_who_does_not_know_of_a_settling_learns_it_from_the_answer(connect: Conn
     """Another store that commits for the session; an ended author is told before that."""
     store, other = connect(), connect()
     me = store.open_session(TTL, "me")
-    settle(store, me)
+    store.settle(me)
     assert other.commit("vm", ABSENT, b"x", me, ("no such session",)) == Settled()
     assert other.commit("vm", ABSENT, b"x", me, ("no such session",)) == Gone(
         frozenset({"no such session"})
     )
     assert isinstance(other.commit("vm", ABSENT, b"x", me, ()), Committed)
-    settle(other, me)  # which raises it once more
+    other.settle(me)  # which raises it once more
     assert store.commit("other", 77, b"x", me, ()) == Settled()  # before it is stale
     store.close_session(me)
     assert store.commit("vm", ABSENT, b"x", me, ()) == Gone(frozenset({me}))
@@ -184,14 +184,14 @@ def test_a_settling_that_a_fail_over_has_lost_is_made_good(
     me = store.open_session(TTL, "me")
     key = f"distjob:{{{fresh_namespace}}}:session:{me}"
     before: Any = admin.get(key)
-    settle(store, me)
-    settle(store, me)
+    store.settle(me)
+    store.settle(me)
     admin.set(key, before, keepttl=True)
     assert isinstance(store.commit("vm", ABSENT, b"x", me, ()), Committed)
     assert number(admin, fresh_namespace, me) == 3
     assert other.commit("other", ABSENT, b"early", me, ()) == Settled()
     admin.set(key, before, keepttl=True)
-    settle(store, me)
+    store.settle(me)
     assert number(admin, fresh_namespace, me) == 4
     assert 0 < int(admin.pttl(key)) <= 1000 * TTL  # type: ignore[arg-type]
 
@@ -235,7 +235,7 @@ def test_what_a_late_commit_is_answered(redis_server: RedisServer, fresh_namespa
     source = source_of(store)
     me = store.open_session(TTL, "me")
     early = source._layout.commit("vm", 77, b"x", (me, "no such session"))
-    settle(store, me)
+    store.settle(me)
     assert now(source.place.run(COMMIT, *early)) == [-1, 2]
     store.close_session(me)
     assert now(source.place.run(COMMIT, *early)) == [0]
