@@ -12,8 +12,9 @@ import redis
 from distjob.store import Store
 from distjob.testing.contract import Connect, StoreContract
 from distjob_redis import RedisSettings
+from distjob_redis.client.cluster import Slot
 from distjob_redis.settings import ClusterSettings
-from on_redis import opened_in
+from on_redis import opened_in, source_of
 from servers import RedisCluster, wait_for
 
 KINDS = (
@@ -77,9 +78,11 @@ class TestRedisCluster(StoreContract):
         return lose
 
     @pytest.fixture
-    def fail_over(self, redis_cluster: RedisCluster) -> Callable[[], None]:
+    def fail_over(self, redis_cluster: RedisCluster, connect: Connect) -> Callable[[], None]:
         def fail_over() -> None:
-            old = redis_cluster.primaries()[0]
+            place = source_of(connect()).place
+            assert isinstance(place, Slot)
+            old = redis_cluster.owner(place.slot)
             old.kill()
 
             def others() -> bool:

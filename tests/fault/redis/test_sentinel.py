@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import redis
 
 from distjob import Client
 from distjob.errors import BackendUnavailable, ConfigError, LeaseLost, OutcomeUnknown
@@ -15,8 +16,8 @@ from distjob.jobs import Job
 from distjob.store import Missed, Store, Woken
 from distjob.testing.contract import committed, try_until
 from distjob_redis import RedisSettings, SentinelSettings
-from on_redis import TTL, Connect, asking, connected, in_step, opened_in
-from servers import RedisSentinel, RedisServer, wait_for
+from on_redis import SECRET, TTL, Connect, asking, connected, in_step, opened_in
+from servers import DEPLOY, RedisSentinel, RedisServer, wait_for
 
 PATIENCE = 30.0
 
@@ -176,3 +177,39 @@ def test_a_sentinel_in_the_place_of_a_server(redis_sentinel: RedisSentinel) -> N
     settings = RedisSettings(url=f"redis://{host}:{port}")
     with pytest.raises(ConfigError, match=r"redis\.sentinel\.hosts"):
         connected(settings, "ns")
+
+
+def test_a_user_at_the_sentinels_as_in_the_file(
+    redis_sentinel: RedisSentinel, fresh_namespace: str, world: str
+) -> None:
+    """It may ask for the primary, and be told of another; doctor needs no more."""
+    words = (DEPLOY / "sentinel.users.acl").read_text(encoding="utf-8").split()
+    rules = [word for word in words[2:] if not word.startswith(">")]
+    hosts = tuple(f"{host}:{port}" for host, port in redis_sentinel.sentinels)
+    section = RedisSettings(
+        sentinel=SentinelSettings(
+            hosts=hosts, name=redis_sentinel.name, user="distjob", password=SECRET
+        )
+    )
+    watchers = [redis.Redis(host=host, port=port) for host, port in redis_sentinel.sentinels]
+    try:
+        for watcher in watchers:
+            watcher.execute_command("ACL", "SETUSER", "distjob", "reset", f">{SECRET}", *rules)
+        store = opened_in(world, section, fresh_namespace)
+        me = store.open_session(TTL, "me")
+        assert list(store.receive(me, 0.0)) == []
+        assert store.keep_alive(me)
+        in_step(redis_sentinel.primary())
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(store.receive, me, 20.0)
+            redis_sentinel.fail_over()
+            assert list(waiting.result(PATIENCE)) == [Missed()]
+        store.close()
+        for watcher in watchers:
+            watcher.execute_command("ACL", "SETUSER", "distjob", "-sentinel|master", "-sentinel")
+        with pytest.raises(ConfigError, match=r"(?i)sentinel"):
+            opened_in(world, section, fresh_namespace)
+    finally:
+        for watcher in watchers:
+            watcher.execute_command("ACL", "DELUSER", "distjob")
+            watcher.close()
