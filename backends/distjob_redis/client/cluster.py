@@ -15,9 +15,8 @@ from typing import Any, TypeVar
 from redis.crc import key_slot
 
 from distjob_redis.client.making import Maker
-from distjob_redis.client.server import Command, Place, Server
+from distjob_redis.client.server import Command, Line, Place, Server
 from distjob_redis.faults import Address, RedisFault, Why
-from distjob_redis.layout import Script
 from distjob_redis.settings import ClusterSettings, address
 
 T = TypeVar("T")
@@ -159,37 +158,15 @@ class Slot(Place):
         self.name = cluster.name
         self.slot = key_slot(prefix)
 
-    async def ask(self, *command: Any, change: bool = False) -> Any:
-        async def call(server: Server, *, asking: bool) -> Any:
-            return await _ask(server, command, change=change, asking=asking)
-
-        return await self._sent_on(call)
-
     async def ask_each(self, commands: Sequence[Command], *, change: bool = False) -> list[Any]:
-        server = await self.server()
-        try:
-            replies = await server.ask_each(commands, change=change)
-        except RedisFault as fault:
-            if fault.why is Why.LOST:
-                self.doubt(server)
-            raise
+        replies = await super().ask_each(commands, change=change)
         for number, reply in enumerate(replies):
             if isinstance(reply, RedisFault) and reply.why in (Why.MOVED, Why.ASK):
-                replies[number] = await self._again(commands[number], change=change)
+                try:
+                    replies[number] = await self.ask(*commands[number], change=change)
+                except RedisFault as fault:
+                    replies[number] = fault
         return replies
-
-    async def run(self, script: Script, *arguments: Any) -> Any:
-        async def call(server: Server, *, asking: bool) -> Any:
-            try:
-                known = ("EVALSHA", script.digest, *arguments)
-                return await _ask(server, known, change=True, asking=asking)
-            except RedisFault as fault:
-                if fault.why is not Why.NO_SCRIPT:
-                    raise
-            whole = ("EVAL", script.text, *arguments)
-            return await _ask(server, whole, change=True, asking=asking)
-
-        return await self._sent_on(call)
 
     async def server(self) -> Server:
         return await self.cluster.owner(self.slot)
@@ -206,22 +183,16 @@ class Slot(Place):
     async def close(self) -> None:
         await self.cluster.close()
 
-    async def _again(self, command: Command, *, change: bool) -> Any:
-        try:
-            return await self.ask(*command, change=change)
-        except RedisFault as fault:
-            return fault
-
-    async def _sent_on(self, call: Callable[..., Coroutine[Any, Any, T]]) -> T:
-        """Make ``call`` on the node that has the slot, and where that one redirects it to."""
+    async def _on(self, call: Callable[[Server], Coroutine[Any, Any, T]]) -> T:
+        """On the node that has the slot, or where that one redirects it to."""
         asked: Server | None = None
         for _ in range(REDIRECTIONS):
             server = asked or await self.server()
             try:
-                return await call(server, asking=asked is not None)
+                return await call(server)
             except RedisFault as fault:
                 if fault.why is Why.ASK:
-                    asked = self.cluster.at(server, fault.to)
+                    asked = _Asking(self.cluster.at(server, fault.to))
                 elif fault.why is Why.MOVED:
                     asked = None
                     await self.cluster.moved(self.slot, server, fault.to)
@@ -232,10 +203,22 @@ class Slot(Place):
         raise RedisFault(f"Redis {self.name}: slot {self.slot} is sent from node to node")
 
 
-async def _ask(server: Server, command: Command, *, change: bool, asking: bool) -> Any:
-    if not asking:
-        return await server.ask(*command, change=change)
-    reply = (await server.ask_each((("ASKING",), command), change=change))[1]
-    if isinstance(reply, Exception):
-        raise reply
-    return reply
+class _Asking(Server):
+    """A server to which a slot is on its way: each command says that we know."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server.client)
+        self._server = server
+
+    async def exchange(self, commands: Sequence[Command], *, change: bool) -> list[Any]:
+        announced = [one for command in commands for one in (("ASKING",), command)]
+        return (await self._server.exchange(announced, change=change))[1::2]
+
+    def line(self, ring: Callable[[], None]) -> Line:
+        return self._server.line(ring)
+
+    async def let_go(self) -> None:
+        await self._server.let_go()
+
+    async def close(self) -> None:
+        await self._server.close()

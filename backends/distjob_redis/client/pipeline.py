@@ -74,30 +74,19 @@ class AsyncServer(Server):
         self._closed = False
 
     async def ask(self, *command: Any, change: bool = False) -> Any:
-        reply = await self._post(packed(command), 0)
-        if isinstance(reply, Exception):
-            raise self.refusal(reply)
-        if isinstance(reply, _NoReply):
-            raise self._told(reply, change=change)
-        return reply
+        return self._judged(await self._post(packed(command), 0), change=change)
 
     async def run(self, script: Script, *arguments: Any) -> Any:
         """Most of what is asked is this, so it takes the short way."""
         reply = await self._post(packed(("EVALSHA", script.digest, *arguments)), 0)
         if isinstance(reply, NoScriptError):
             return await self.ask("EVAL", script.text, *arguments, change=True)
-        if isinstance(reply, Exception):
-            raise self.refusal(reply)
-        if isinstance(reply, _NoReply):
-            raise self._told(reply, change=True)
-        return reply
+        return self._judged(reply, change=True)
 
     async def exchange(self, commands: Sequence[Command], *, change: bool) -> list[Any]:
-        replies = await self._post(b"".join(map(packed, commands)), len(commands))
-        if isinstance(replies, _NoReply):
-            raise self._told(replies, change=change)
-        told: list[Any] = replies
-        return told
+        data = b"".join(map(packed, commands))
+        replies: list[Any] = self._judged(await self._post(data, len(commands)), change=change)
+        return replies
 
     def line(self, ring: Callable[[], None]) -> WireLine:
         return WireLine(self, ring)
@@ -248,10 +237,12 @@ class AsyncServer(Server):
                 request.future.set_result(_NoReply(error, sent=sent))
         requests.clear()
 
-    def _told(self, none: _NoReply, *, change: bool) -> BaseException:
-        error = none.error
-        if not isinstance(error, RedisError | OSError):
-            return error
-        told = self.fault(error, change=change and none.sent)
-        told.__cause__ = error
-        return told
+    def _judged(self, reply: Any, *, change: bool) -> Any:
+        """``reply``, unless it is a refusal, or none."""
+        if isinstance(reply, Exception):
+            raise self.refusal(reply)
+        if isinstance(reply, _NoReply):
+            if isinstance(reply.error, RedisError | OSError):
+                raise self.fault(reply.error, change=change and reply.sent) from reply.error
+            raise reply.error
+        return reply

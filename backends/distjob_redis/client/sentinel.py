@@ -14,9 +14,8 @@ from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 from distjob_redis.client.making import Maker
-from distjob_redis.client.server import Ask, Command, Place, Server
+from distjob_redis.client.server import Ask, Place, Server
 from distjob_redis.faults import Address, RedisFault, Why
-from distjob_redis.layout import Script
 from distjob_redis.settings import SentinelSettings, address
 
 T = TypeVar("T")
@@ -97,15 +96,6 @@ class Primary(Place):
         server = self._server
         return f"{self.sentinels.name} ({server.name if server else self.sentinels.where})"
 
-    async def ask(self, *command: Any, change: bool = False) -> Any:
-        return await self._with(lambda server: server.ask(*command, change=change))
-
-    async def ask_each(self, commands: Sequence[Command], *, change: bool = False) -> list[Any]:
-        return await self._with(lambda server: server.ask_each(commands, change=change))
-
-    async def run(self, script: Script, *arguments: Any) -> Any:
-        return await self._with(lambda server: server.run(script, *arguments))
-
     async def server(self) -> Server:
         server = self._server
         return await self._find() if server is None or self._doubtful else server
@@ -135,7 +125,7 @@ class Primary(Place):
             for server in (*self.sentinels.servers, *self._known.values()):
                 closing.push_async_callback(server.close)
 
-    async def _with(self, call: Callable[[Server], Coroutine[Any, Any, T]]) -> T:
+    async def _on(self, call: Callable[[Server], Coroutine[Any, Any, T]]) -> T:
         server = await self.server()
         try:
             return await call(server)

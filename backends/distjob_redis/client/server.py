@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from redis.exceptions import RedisError
 
 from distjob_redis.faults import Address, RedisFault, Why, meaning
 from distjob_redis.layout import Script
 
+T = TypeVar("T")
 Command: TypeAlias = tuple[Any, ...]
 Ask: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
 """Sends a command, and returns its reply."""
@@ -31,17 +32,21 @@ class Place(ABC):
     name: str
     """For messages. Without the password."""
 
-    @abstractmethod
     async def ask(self, *command: Any, change: bool = False) -> Any:
         """The reply to one command. Raises `RedisFault`: ``change`` if it changes something."""
+        return await self._on(lambda server: server.ask(*command, change=change))
 
-    @abstractmethod
     async def ask_each(self, commands: Sequence[Command], *, change: bool = False) -> list[Any]:
         """The replies to several, in one round trip; a refusal stands in its place as the fault."""
+        return await self._on(lambda server: server.ask_each(commands, change=change))
 
-    @abstractmethod
     async def run(self, script: Script, *arguments: Any) -> Any:
         """The reply of a script that changes something; sent in full only if it is not known."""
+        return await self._on(lambda server: server.run(script, *arguments))
+
+    @abstractmethod
+    async def _on(self, call: Callable[[Server], Coroutine[Any, Any, T]]) -> T:
+        """Make ``call`` on the server that has the keys."""
 
     @abstractmethod
     async def server(self) -> Server:
@@ -138,6 +143,9 @@ class Server(Place):
             if fault.why is not Why.NO_SCRIPT:
                 raise
         return await self.ask("EVAL", script.text, *arguments, change=True)
+
+    async def _on(self, call: Callable[[Server], Coroutine[Any, Any, T]]) -> T:
+        return await call(self)
 
     async def server(self) -> Server:
         return self
