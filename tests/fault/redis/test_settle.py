@@ -86,7 +86,7 @@ def test_it_never_does(connect: Connect, redis_server: RedisServer, admin: redis
     you = direct.open_session(60.0, "you")
     for turn in range(20):
         with Proxy((redis_server.host, redis_server.port)) as proxy:
-            store = connect(f"redis://{proxy.address}/0", timeout=0.1)
+            store = connect(f"redis://{proxy.address}/0", timeout=TIMEOUT)
             me = store.open_session(60.0, "me")
             hold_back(store, proxy, me)
             store.settle(me)

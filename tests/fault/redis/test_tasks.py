@@ -125,7 +125,7 @@ def test_one_that_is_cancelled_does_not_disturb_its_neighbours(
 ) -> None:
     async def test() -> None:
         async with opened(redis_server.port, fresh_namespace) as store:
-            me = await store.open_session(TTL, "me")
+            me = await store.open_session(60.0, "me")
             for turns in range(6):  # before it is sent, while it is under way, when it is answered
                 tasks = [
                     asyncio.create_task(store.commit(f"vm-{turns}-{n}", ABSENT, b"%d" % n, me, ()))
