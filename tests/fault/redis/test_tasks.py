@@ -161,6 +161,7 @@ def test_with_and_without_hiredis_and_private_names(
         monkeypatch.setattr(wire, "_shown", lambda _: None)
     if by == "redis-py's parser":
         monkeypatch.setattr(wire, "hiredis", None)
+        monkeypatch.setattr("redis.asyncio.connection.HIREDIS_AVAILABLE", False, raising=False)
         more["parser_class"] = _AsyncRESP2Parser if protocol == 2 else _AsyncRESP3Parser
 
     def make(module: Any, options: dict[str, Any]) -> Any:

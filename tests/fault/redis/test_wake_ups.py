@@ -11,6 +11,7 @@ import pytest
 from distjob import clock
 from distjob.errors import BackendUnavailable
 from distjob.store import Committed, Missed, Store, Woken
+from distjob_redis.client import threads
 from on_redis import TTL, Connect, commit_waking, failed
 from proxy import Proxy
 from servers import RedisServer
@@ -35,6 +36,18 @@ def test_missed_waits_until_it_works_again(through: Store, proxy: Proxy) -> None
     for _ in range(3):
         failed(lambda: through.receive(me, 5.0))
     proxy.accept()
+    assert list(through.receive(me, 5.0)) == [Missed()]
+
+
+def test_where_redis_py_shows_no_socket_it_is_looked_at_now_and_then(
+    through: Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "socket_of", lambda _: None)
+    me = through.open_session(TTL, "me")
+    version = commit_waking(through, me)
+    assert list(through.receive(me, 5.0)) == [Woken("vm", version, b"woken")]
+    assert list(through.receive(me, 0.1)) == []
+    proxy.cut()
     assert list(through.receive(me, 5.0)) == [Missed()]
 
 
