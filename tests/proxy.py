@@ -39,6 +39,8 @@ class Proxy:
         self._stalled = False
         self._closed = False
         self._hold: bytes | None = None
+        self.requests = 0
+        """How often something has come from a client."""
         self._held: list[tuple[socket.socket, socket.socket, bytes]] = []
         self.holding = threading.Event()
         """Set when the request that was to be held is."""
@@ -197,6 +199,7 @@ class Proxy:
             data = one.recv(1 << 16)
         except OSError:
             data = b""
+        self.requests += bool(data) and one in self._clients
         lost = bool(data) and self._lost(one, data)
         if not data or (lost and not (self._silent and one in self._doomed)):
             self._cut(one)
