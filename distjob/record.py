@@ -24,6 +24,9 @@ import msgspec
 from distjob.jobs import DEFAULT_MASK, Job, Slot
 from distjob.ticket import AsyncHolder, Holder, Left, Ticket
 
+LONGEST_LINE = 10_000
+"""So many wait for a VM at most, exempt or not: each begin and end reads the whole record."""
+
 H = TypeVar("H", bound=Holder)
 _Test = Callable[[Ticket], bool]
 
@@ -36,7 +39,7 @@ class Verdict(Enum):
     BUSY = auto()
     """It can't start now and does not want to wait."""
     FULL = auto()
-    """``max_queued`` holders and waiters are there already."""
+    """``max_queued`` holders and waiters are there already, or `LONGEST_LINE` waiters."""
     NOT_OWNER = auto()
     """A step of an async job that is not the asker's; adopting one that has an owner."""
     WRONG_JOB = auto()
@@ -169,6 +172,8 @@ class JobRecord(
             return Verdict.GRANTED, self._grant(ticket, today)
         if not wait:
             return Verdict.BUSY, self
+        if len(self.queue) >= LONGEST_LINE:
+            return Verdict.FULL, self
         return Verdict.WAITING, msgspec.structs.replace(self, queue=(*self.queue, ticket))
 
     def end(self, ticket_id: str, *, today: float) -> JobRecord:

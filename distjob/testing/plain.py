@@ -99,9 +99,10 @@ class Plain:
         return names == (running["id"], running["session"], running["kind"])
 
     def full(self, ticket: PlainTicket, max_queued: int) -> bool:
-        """Whether ``max_queued`` keeps it out."""
+        """Whether ``max_queued`` keeps it out, or a line that is longer than any may be."""
         exempt = ticket.get("job") in ("async", "destroy")
-        return not exempt and 0 < max_queued < len(self.ids()) + 1
+        too_many = not exempt and 0 < max_queued < len(self.ids()) + 1
+        return too_many or (len(self.queue) >= 10_000 and not self.may_start(ticket))
 
     def add(self, ticket: PlainTicket) -> None:
         """Let it in, or have it wait behind all others."""
