@@ -247,7 +247,8 @@ class JobRecord(
         """Let in the oldest that may start, then the oldest of the rest: no grant frees another.
 
         All of it happens at one moment. So an async request that came later than the sync job
-        let in, and would let it in, starts before it took the slot (libvirt's trace 2113).
+        let in, and would let it in, starts before it took the slot (libvirt's trace 2113); unless
+        it would shut out somebody older, who waits for that slot, too.
         """
         if not self.queue:
             return self
@@ -262,8 +263,9 @@ class JobRecord(
         let_in = record.sync if record.sync is not self.sync else None
         if let_in and not record.async_ and let_in.ticket.job in DEFAULT_MASK:
             later = next((ticket for ticket in left if ticket.job is Job.ASYNC), None)
-            if later:
-                record = record._grant(later, today)
+            with_it = record._grant(later, today) if later else record
+            if later and not any(with_it.masked(older) for older in left[: left.index(later)]):
+                record = with_it
                 left.remove(later)
         return msgspec.structs.replace(record, queue=tuple(left))
 
