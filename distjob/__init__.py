@@ -13,12 +13,14 @@
     names.py errors.py clock.py what arguments may be, how it fails, the two clocks
     foreign.py                  another project's package in our folder
     config/ sections.py         YAML -> typed, checked settings; opens the backend; how that refuses
-    fencing.py sqlitefile.py forks.py  the guard for the resource's side, and the file it is kept in
+    fence.py                    what a grant made void, pure: a lease's fence
+    fencing.py sqlitefile.py    the guard for the resource's side, and the file it is kept in;
+    forks.py filesystems.py     what a fork leaves of an open file; where a file can't be shared
     cli/ testing/               the command; contract suite, memory store, simulation, replay
 
 What is promised: one holder a slot as long as the store keeps its word and the holder heeds its
 lease's deadline. A holder that was stopped for longer, or a store that lost acknowledged writes,
-can leave two who believe they hold: the token tells the resource who is right, always. Waits and
+can leave two who believe they hold: the fence tells the resource who is right, always. Waits and
 deadlines are measured on one machine's clock; no two machines' clocks are ever compared, only
 their rates must agree within a few per cent. Not promised: exactly-once effects without a guard.
 """
@@ -26,10 +28,8 @@ their rates must agree within a few per cent. Not promised: exactly-once effects
 from __future__ import annotations
 
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
-from distjob.client import Client, connect
 from distjob.errors import (
     BackendUnavailable,
     BadRequest,
@@ -45,13 +45,20 @@ from distjob.errors import (
     StaleToken,
     WrongJob,
 )
-from distjob.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss, Slot
-from distjob.lease import AsyncJobLease, Lease
-from distjob.protocol.look import JobStatus, VMStatus
-from distjob.ticket import AbortRequest, Left, Progress
 
 if TYPE_CHECKING:
     from distjob import aio
+    from distjob.client import Client, connect
+    from distjob.fence import Fence
+    from distjob.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss, Slot
+    from distjob.lease import AsyncJobLease, Lease
+    from distjob.protocol.look import JobStatus, VMStatus
+    from distjob.ticket import AbortRequest, Left, Progress
+
+    __version__: str
+
+_HOMES = ("jobs", "ticket", "fence", "protocol.look", "lease", "client")
+"""Where the names below come from that are imported when they are first asked for."""
 
 __all__ = [
     "AbortRequest",
@@ -64,6 +71,7 @@ __all__ = [
     "ClientClosed",
     "ConfigError",
     "DistjobError",
+    "Fence",
     "Job",
     "JobStatus",
     "JobTimeout",
@@ -85,8 +93,25 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
-    """`distjob.aio` is imported when it is first asked for: a blocking program needs no asyncio."""
-    if name == "aio":
-        return import_module("distjob.aio")
-    raise AttributeError(f"module 'distjob' has no attribute {name!r}")
+if not TYPE_CHECKING:  # type checkers see the imports above
+
+    def __getattr__(name: str) -> object:
+        """What was not asked for is not imported: errors, guards and `distjob --help` need little,
+        a blocking program no asyncio.
+        """
+        if name == "__version__":
+            from importlib.metadata import version
+
+            found = version("distjob-vm")
+        elif name == "aio" or name in _HOMES:
+            return import_module(f"distjob.{name}")
+        elif name in __all__:
+            homes = (import_module(f"distjob.{home}") for home in _HOMES)
+            found = next(getattr(home, name) for home in homes if hasattr(home, name))
+        else:
+            raise AttributeError(f"module 'distjob' has no attribute {name!r}")
+        globals()[name] = found
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__, "__version__"})

@@ -301,10 +301,11 @@ def connect(
 ) -> Client:
     """Connect a controller: the store is chosen, and reached, by ``source``.
 
-    ``source``: path of a YAML file, a dict of the same shape, loaded settings, or None for the
-    defaults (an SQLite file: root's is /var/lib/distjob/jobs.db, another user's
-    $XDG_STATE_HOME/distjob/jobs.db or ~/.local/state/distjob/jobs.db; the folder is made). See
-    docs/configuration.md. ``hooks``: told what happens to this client's jobs, see `distjob.hooks`.
+    ``source``: path of a YAML file, a dict of the same shape, the store's URL (``redis://...``, all
+    else by default), loaded settings, or None for the defaults (an SQLite file: root's is
+    /var/lib/distjob/jobs.db, another user's $XDG_STATE_HOME/distjob/jobs.db or
+    ~/.local/state/distjob/jobs.db; the folder is made). See docs/configuration.md. ``hooks``: told
+    what happens to this client's jobs, see `distjob.hooks`.
     Raises ConfigError (file, key path and what would be right), BackendUnavailable (it can't be
     reached now).
     """

@@ -41,7 +41,7 @@ class AgentJob(StrEnum):
 
 
 class AsyncJob(StrEnum):
-    """Long jobs, made of nested steps."""
+    """Long jobs, made of nested steps. All but the last are libvirt's."""
 
     MIGRATION_OUT = "migration out"
     MIGRATION_IN = "migration in"
@@ -50,6 +50,8 @@ class AsyncJob(StrEnum):
     SNAPSHOT = "snapshot"
     START = "start"
     BACKUP = "backup"
+    MAINTENANCE = "maintenance"
+    """A person's: jobs are kept off the VM until somebody discards it (``distjob hold``)."""
 
 
 class OnOwnerLoss(StrEnum):
@@ -71,6 +73,7 @@ AgentJobLike: TypeAlias = AgentJob | Literal["query", "modify"]
 AsyncJobLike: TypeAlias = (
     AsyncJob
     | Literal["migration out", "migration in", "save", "dump", "snapshot", "start", "backup"]
+    | Literal["maintenance"]
 )
 OnOwnerLossLike: TypeAlias = OnOwnerLoss | Literal["release", "orphan"]
 

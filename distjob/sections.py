@@ -8,9 +8,13 @@ would be right, and never shows what stands there: it may be a secret, or next t
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 _HOST = re.compile(r"\[([0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?)\]|([^\x00-\x20:/@\[\]]+)")
 _PORT = re.compile(r"[0-9]{1,5}")
+_URL = re.compile(
+    r"[a-z][a-z0-9+.-]*://(?:([^:@/?#\s]*)(?::([^@/?#\s]*))?@)?([^@/?#\s]*)(/[^?#\s]*)?"
+)
 
 
 class Mistake(ValueError):
@@ -51,3 +55,29 @@ def host_and_port(text: str, port: int | None, key: str) -> tuple[str, int]:
     if port is None:
         raise Mistake(key, "the port is missing: host:port")
     return found[1] or found[2], port
+
+
+class UrlParts(NamedTuple):
+    """``scheme://user:password@host,host/path``, without the scheme; percent-escapes are undone."""
+
+    user: str
+    password: str
+    hosts: tuple[str, ...]
+    path: str
+
+    @property
+    def login(self) -> dict[str, str]:
+        """The keys of a section that are given."""
+        both = {"user": self.user, "password": self.password}
+        return {key: value for key, value in both.items() if value}
+
+
+def url_parts(url: str, right: str) -> UrlParts:
+    """A URL that is a whole configuration, taken apart. Raises `Mistake`: it must be ``right``."""
+    from urllib.parse import unquote
+
+    found = _URL.fullmatch(url)
+    if found is None:
+        raise Mistake("", f"must be {right}; what is more than that is said in a file of settings")
+    user, password, hosts, path = (unquote(part or "") for part in found.groups())
+    return UrlParts(user, password, tuple(filter(None, hosts.split(","))), path)

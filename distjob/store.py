@@ -287,5 +287,10 @@ class Backend(msgspec.Struct, frozen=True):
     not go with that TTL. Called when settings are read, and before ``connect``; touches nothing.
     A TTL that is shorter than all ``promises`` allow is refused without it.
     """
+    urls: Mapping[str, Callable[[str], Mapping[str, Any]]] = {}
+    """By scheme, what makes the section of a URL that is a whole configuration.
+
+    Raises `distjob.sections.Mistake`. One of the schemes should be the backend's name.
+    """
     examine: Callable[[Any], Iterable[Finding]] | None = None
     """What could make the server behind a store of ours unsafe. Changes nothing that stays."""

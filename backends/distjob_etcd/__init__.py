@@ -20,12 +20,12 @@ forgotten what came later, and versions (tokens) fall with it, unless it is rest
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from distjob.backend.source import Source
 from distjob.backend.world import World
-from distjob.sections import check_timeout
+from distjob.sections import Mistake, check_timeout, host_and_port, url_parts
 from distjob.store import Backend, Finding
 from distjob_etcd.guarantees import CLUSTER, SINGLE
 from distjob_etcd.settings import EtcdRecipe, EtcdSettings
@@ -55,6 +55,16 @@ def _examine(store: Any) -> Iterable[Finding]:
     return examine(store.verbs.source)
 
 
+def _section(url: str) -> Mapping[str, Any]:
+    right = "etcd://host1,host2,host3, with :port where it is not 2379"
+    parts = url_parts(url, right)
+    if not parts.hosts or parts.path not in ("", "/"):
+        raise Mistake("", f"must be {right}")
+    members = [host_and_port(host, 2379, "") for host in parts.hosts]
+    names = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in members]
+    return {"endpoints": names, **parts.login}
+
+
 backend = Backend(
     settings=EtcdSettings,
     check=_check,
@@ -62,4 +72,5 @@ backend = Backend(
     extra="etcd",
     promises={"single": SINGLE, "cluster": CLUSTER},
     examine=_examine,
+    urls={"etcd": _section},
 )

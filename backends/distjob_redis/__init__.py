@@ -68,4 +68,5 @@ backend = Backend(
     extra="redis",
     promises=PROMISES,
     examine=_examine,
+    urls=dict.fromkeys(("redis", "rediss", "unix"), lambda url: {"url": url}),
 )

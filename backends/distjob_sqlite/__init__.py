@@ -12,9 +12,10 @@ doctor.py      what an operator should know of the file
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from distjob.sections import Mistake, url_parts
 from distjob.store import Backend, Finding
 from distjob_sqlite.guarantees import FILE
 from distjob_sqlite.place import located, reasons
@@ -45,10 +46,19 @@ def _examine(store: Any) -> Iterable[Finding]:
     return examine(store.verbs.source.database.path)
 
 
+def _section(url: str) -> Mapping[str, str]:
+    right = "sqlite:///var/lib/distjob/jobs.db: an absolute path, as in file:///"
+    parts = url_parts(url, right)
+    if parts.hosts or parts.login or len(parts.path) < 2:
+        raise Mistake("", f"must be {right}")
+    return {"path": f"/{parts.path.lstrip('/')}"}
+
+
 backend = Backend(
     settings=SqliteSettings,
     source=_source,
     promises={"file": FILE},
     where=_where,
     examine=_examine,
+    urls={"sqlite": _section},
 )

@@ -18,12 +18,12 @@ Held as long as a majority of the servers keeps its disks: what was acknowledged
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from distjob.errors import ConfigError
-from distjob.sections import Mistake, check_timeout
+from distjob.sections import Mistake, check_timeout, url_parts
 from distjob.store import AsyncStore, Backend, Finding, Store
 from distjob_zookeeper.guarantees import PROMISES
 from distjob_zookeeper.settings import ZookeeperSettings
@@ -99,6 +99,14 @@ def _examine(store: Any) -> Iterable[Finding]:
     return examine(store.verbs.source.settings)
 
 
+def _section(url: str) -> Mapping[str, str]:
+    right = "zookeeper://host1,host2,host3/chroot, with :port where it is not 2181"
+    parts = url_parts(url, right)
+    if not parts.hosts:
+        raise Mistake("", f"must be {right}")
+    return {"hosts": ",".join(parts.hosts) + parts.path.rstrip("/"), **parts.login}
+
+
 backend = Backend(
     settings=ZookeeperSettings,
     check=_check,
@@ -106,4 +114,5 @@ backend = Backend(
     extra="zookeeper",
     promises=PROMISES,
     examine=_examine,
+    urls={"zookeeper": _section},
 )

@@ -13,7 +13,7 @@ _EXTRA = ("click", "rich")
 def main() -> None:
     """Run the command line and exit with its code; 1 if the extra ``cli`` is not installed."""
     try:
-        from distjob.cli.app import cli
+        _run()
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRA:
@@ -23,4 +23,14 @@ def main() -> None:
             ' pip install "distjob-vm[cli]"\n'
         )
         sys.exit(1)
-    cli(prog_name="distjob")
+
+
+def _run() -> None:
+    from distjob.cli.app import cli
+    from distjob.cli.output import Unwritable, leave_unwritable, tell_of_stdout
+
+    tell_of_stdout()
+    try:
+        cli(prog_name="distjob")
+    except Unwritable as error:
+        leave_unwritable(error)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from distjob.cli.options import config_option
-from distjob.cli.output import printable, terminable
+from distjob.cli.options import Seconds, Source, store_options, vm_argument
+from distjob.cli.output import fail, printable, terminable
 from distjob.client import connect
 from distjob.protocol.look import JobStatus
 from distjob.words import owner_name
 
 
 @click.command()
-@click.argument("vm")
+@vm_argument()
 @click.option("--reason", default="", help="Why, for who owns the job.")
-@click.option("--wait", type=float, metavar="S", help="Seconds to wait until it can be asked.")
-@config_option
-def abort(vm: str, reason: str, wait: float | None, source: Path | None) -> None:
+@click.option("--wait", type=Seconds(), metavar="S", help="Seconds to wait until it can be asked.")
+@store_options
+def abort(vm: str, reason: str, wait: float | None, source: Source) -> None:
     """Ask VM's async job to stop. Its owner is told at once, and decides.
 
     Begins an abort job for that, and ends it; --wait is how long this may wait in line, job.wait of
@@ -28,6 +26,8 @@ def abort(vm: str, reason: str, wait: float | None, source: Path | None) -> None
     Exit code 0 if it was asked; 1 if no async job runs; 75 if it could not be asked in time.
     """
     with terminable(), connect(source) as client:
+        if client.status(vm).long is None:  # else a sync job that is held would be waited for
+            fail(f"VM {vm!r}: no async job runs: there is nothing to abort", 1)
         asked = client.abort(vm, reason=reason, api="distjob abort", wait=wait)
     click.echo(printable(f"VM {vm!r}: {_asked(asked)}"))
 

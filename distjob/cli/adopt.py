@@ -9,37 +9,42 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import click
 
 from distjob.cli.hold import check_system, connected, hold
-from distjob.cli.options import config_option
+from distjob.cli.options import (
+    Runs,
+    Source,
+    Words,
+    store_options,
+    vm_argument,
+)
 from distjob.cli.output import printable, say, terminable
 from distjob.cli.show import facts_of
 from distjob.client import connect
 from distjob.config import load
 from distjob.errors import DistjobError
-from distjob.jobs import AsyncJob, Slot
+from distjob.jobs import AsyncJob
 from distjob.lease import AsyncJobLease
 
 
-@click.command()
-@click.argument("vm")
-@click.argument("kind", type=click.Choice([kind.value for kind in AsyncJob]))
+@click.command(cls=Runs)
+@vm_argument()
+@click.argument("kind", type=Words(AsyncJob))
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--api", default="", help="What is being done, shown to whom it keeps waiting.")
-@config_option
-def adopt(vm: str, kind: str, command: tuple[str, ...], api: str, source: Path | None) -> None:
+@store_options
+def adopt(vm: str, kind: str, command: tuple[str, ...], api: str, source: Source) -> None:
     """Adopt VM's async job of type KIND, and run COMMAND as its owner.
 
     \b
-        distjob adopt vm-42 "migration out" -- ./finish-migration.sh vm-42
+        distjob adopt vm-42 migration-out -- ./finish-migration.sh vm-42
 
     The job must have been detached, or be an orphan: see "distjob ls --orphans". COMMAND runs as
-    under "distjob run", with the new fencing token in DISTJOB_TOKEN, and beside it DISTJOB_PHASE,
-    DISTJOB_PROGRESS and DISTJOB_ABORT: what the owner before has said last, and what was asked of
-    it; empty if nothing was.
+    under "distjob run", with its own DISTJOB_TOKEN and DISTJOB_FENCE, and beside them
+    DISTJOB_PHASE, DISTJOB_PROGRESS and DISTJOB_ABORT: what the owner before has said last, and what
+    was asked of it; empty if nothing was.
 
     If COMMAND exits with 0 the job is ended. If not, or if it could not be run, the job is detached
     again, and keeps its phase.
@@ -56,7 +61,6 @@ def adopt(vm: str, kind: str, command: tuple[str, ...], api: str, source: Path |
                 client,
                 lease,
                 command,
-                slot=Slot.ASYNC,
                 settings=settings,
                 finish=lambda code: _finish(lease, code),
                 DISTJOB_PHASE=lease.phase,
@@ -93,10 +97,10 @@ def _detach(lease: AsyncJobLease, why: str) -> None:
 
 
 @click.command()
-@click.argument("vm")
-@config_option
-def discard(vm: str, source: Path | None) -> None:
-    """End VM's async job if it has no owner: it was detached, or is an orphan.
+@vm_argument()
+@store_options
+def discard(vm: str, source: Source) -> None:
+    """End VM's async job if it has no owner: it was detached, is an orphan, or a hold.
 
     Its steps end with it, by force. What it has half done stays half done: look first, at
     "distjob status VM".

@@ -3,52 +3,56 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import click
-import msgspec
-from click.core import ParameterSource
 
-from distjob.cli.options import config_option
+from distjob.cli.options import Source, chosen_by, early_options, store_options
 from distjob.cli.output import printable
-from distjob.config import Settings, json_schema, load, open_backend
+from distjob.config import Settings, load
 from distjob.config.backends import find
-from distjob.config.promises import table
+from distjob.config.redact import redacted
 
 
 @click.group()
+@early_options
 def config() -> None:
     """Check a settings file, tell which one is in force, or print the schema for editors."""
 
 
-@config.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@config.command(short_help="Check settings, and print them.")
+@click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--connect", is_flag=True, help="Also reach the store, and print what it promises.")
-def check(file: Path, connect: bool) -> None:
-    """Check FILE and print the settings that it leads to, with secrets hidden.
+@store_options
+def check(file: Path | None, connect: bool, source: Source) -> None:
+    """Check FILE, or else the settings that are in force here, and print what they come to.
 
-    Exit code 0; 78 with the first error (file, line, key, what would be right); with --connect
-    75 if the store can't be reached.
+    What is printed is YAML, all keys spelled out, that means the same: variables stay variables,
+    secrets are left out. Exit code 0; 78 with the first error (file, line, key, what would be
+    right); with --connect 75 if the store can't be reached.
     """
-    settings = load(file)
-    for name, value in settings.__rich_repr__():
-        label = settings.backend if name == "section" else name
-        click.echo(printable(f"{label}: {value!r}"))
+    from distjob.config.paste import as_yaml
+
+    settings = load(source if file is None else file)
+    click.echo(printable(f"# checked: {file or source or 'the defaults'}"))
+    for line in as_yaml(settings).splitlines():
+        click.echo(printable(line))
     if connect:
+        from distjob.cli.doctor import promised
+        from distjob.config import open_backend
+
         store = open_backend(settings)
         try:
-            promised = msgspec.structs.asdict(store.guarantees)
+            click.echo(f"# reached {settings.backend}: {promised(store.guarantees)}")
         finally:
             store.close()
-        click.echo(f"reached: {settings.backend}")
-        for name, value in promised.items():
-            click.echo(f"  {name}: {value}")
 
 
-@config.command()
-@config_option
+@config.command(short_help="Tell which configuration and store are in force.")
+@store_options
 @click.pass_context
-def path(context: click.Context, source: Path | None) -> None:
+def path(context: click.Context, source: Source) -> None:
     """Tell which configuration and which store every command here uses, and why.
 
     Connects to nothing and makes nothing. Exit code 0; 78 if the settings are wrong.
@@ -57,12 +61,8 @@ def path(context: click.Context, source: Path | None) -> None:
     if source is None:
         _tell("configuration", "none", "neither --config nor DISTJOB_CONFIG names a file")
     else:
-        by_option = context.get_parameter_source("source") is ParameterSource.COMMANDLINE
-        _tell(
-            "configuration",
-            str(source.absolute()),
-            f"{'--config' if by_option else 'DISTJOB_CONFIG'} says so",
-        )
+        shown = str(source.absolute()) if isinstance(source, Path) else redacted(source)
+        _tell("configuration", shown, f"{chosen_by(context)} says so")
     _tell("store", *_store(settings))
 
 
@@ -80,14 +80,27 @@ def _tell(what: str, it: str, why: str) -> None:
     click.echo(printable(f"  {why}"))
 
 
-@config.command()
+@config.command(short_help="Tell what each store promises.")
 @click.option("--short", is_flag=True, help="Only what most people ask first.")
-def backends(short: bool) -> None:
-    """Print what each installed backend promises, and what not, as a Markdown table."""
-    click.echo(table(short=short))
+@click.option("--markdown", is_flag=True, help="As Markdown, on a terminal, too.")
+def backends(short: bool, markdown: bool) -> None:
+    """Print what each installed backend promises, and what not.
+
+    As tables that fit the terminal, or as one table of Markdown where the output is none.
+    """
+    from distjob.config.promises import cells, table
+
+    if markdown or not sys.stdout.isatty():
+        click.echo(table(short=short))
+        return
+    from distjob.cli.table import turned
+
+    turned(cells(short=short))
 
 
-@config.command()
+@config.command(short_help="Print the JSON Schema of the settings file.")
 def schema() -> None:
     """Print the JSON Schema of the settings file, with the sections of all installed backends."""
+    from distjob.config import json_schema
+
     click.echo(json.dumps(json_schema(), indent=2))

@@ -21,7 +21,7 @@ import msgspec
 
 from distjob import clock
 from distjob.cli.demo_stage import PATIENCE, Event, Missing, Remote, Stage, staged
-from distjob.cli.options import config_option
+from distjob.cli.options import Source, store_options
 from distjob.cli.output import say, terminable
 from distjob.client import Client, connect
 from distjob.config import SessionSettings, load
@@ -34,8 +34,8 @@ _SYNC = Slot.SYNC.value
 
 
 @click.command()
-@config_option
-def demo(source: Path | None) -> None:
+@store_options
+def demo(source: Source) -> None:
     """Show, in a quarter of a minute, what distjob does when controllers compete, die or sleep.
 
     Starts three processes that work on one VM (of a name that nobody else uses) whose disk is a
@@ -55,7 +55,7 @@ def demo(source: Path | None) -> None:
 
 
 class _Play:
-    def __init__(self, config: Path, folder: Path) -> None:
+    def __init__(self, config: str | Path, folder: Path) -> None:
         self.config = config
         self.folder = folder
         self.vm = f"distjob-demo-{secrets.token_hex(4)}"

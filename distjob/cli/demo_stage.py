@@ -84,7 +84,7 @@ class Remote:
 class Stage:
     """Starts controllers, shows and keeps their events, waits for one of them."""
 
-    def __init__(self, config: Path, ttl: float, vm: str, folder: Path) -> None:
+    def __init__(self, config: str | Path, ttl: float, vm: str, folder: Path) -> None:
         self._arguments = (str(config), repr(ttl))
         self._place = (vm, str(folder))
         self._selector = selectors.DefaultSelector()
@@ -185,7 +185,7 @@ class Stage:
 
 
 @contextmanager
-def staged(config: Path, ttl: float, vm: str, folder: Path) -> Iterator[Stage]:
+def staged(config: str | Path, ttl: float, vm: str, folder: Path) -> Iterator[Stage]:
     """A stage that is cleared in the end."""
     stage = Stage(config, ttl, vm, folder)
     try:

@@ -6,37 +6,35 @@ knows (`distjob.store.Backend.examine`).
 
 from __future__ import annotations
 
-import json
 import secrets
 import statistics
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import click
-import msgspec
 
 from distjob import clock
-from distjob.cli.options import config_option
+from distjob.cli.data import doctor_json
+from distjob.cli.options import Source, store_options
 from distjob.cli.output import EX_CONFIG, EX_TEMPFAIL, printable, terminable
 from distjob.client import Client
 from distjob.config import Settings, load, open_backend
 from distjob.config.backends import find
 from distjob.errors import BackendUnavailable, ConfigError
 from distjob.jobs import Job
-from distjob.store import Finding, Store
+from distjob.store import Finding, Guarantees, Store
 
 _TIMES = 20
 _SIGNS = {"ok": "ok     ", "warning": "WARNING", "danger": "DANGER "}
 
 
 @click.command()
-@config_option
-@click.option("--json", "as_json", is_flag=True, help="A JSON list of findings.")
+@store_options
+@click.option("--json", "as_json", is_flag=True, help='JSON: see "distjob schema doctor".')
 @click.option("--strict", is_flag=True, help="Exit with 1 on warnings, too.")
-def doctor(source: Path | None, as_json: bool, strict: bool) -> None:
+def doctor(source: Source, as_json: bool, strict: bool) -> None:
     """Look for what could make the configured store unsafe or slow, and say what to do.
 
     Connects, measures the round trip, passes a job from one controller to another on a VM of a
@@ -59,7 +57,7 @@ def doctor(source: Path | None, as_json: bool, strict: bool) -> None:
             if not as_json:
                 _show(found[-1])
     if as_json:
-        click.echo(json.dumps(msgspec.to_builtins(found), indent=2))
+        click.echo(doctor_json(found))
     levels = {finding.level for finding in found}
     bad = "danger" in levels or (strict and "warning" in levels)
     sys.exit(code or int(bad))
@@ -78,7 +76,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         yield Finding("ok", f"connected to {settings.backend}, namespace {settings.namespace!r}")
         yield _round_trip(store, settings)
         yield from backend.examine(store) if backend.examine else ()
-        yield _reach(store)
+        yield Finding("ok", promised(store.guarantees))
     finally:
         store.close()
     yield from _a_job_from_hand_to_hand(settings)
@@ -97,22 +95,22 @@ def _round_trip(store: Store, settings: Settings) -> Finding:
     return Finding("ok", what)
 
 
-def _reach(store: Store) -> Finding:
-    promised = store.guarantees
+def promised(guarantees: Guarantees) -> str:
+    """What a store promises, in one line."""
     words = [
         {
             "process": "clients of one process",
             "host": "clients of this host",
             "network": "clients on any host",
-        }[promised.reach],
-        "survives a restart" if promised.durable else "does NOT survive a restart",
+        }[guarantees.reach],
+        "survives a restart" if guarantees.durable else "does NOT survive a restart",
         {
             "none": "no fail-over",
             "lossy": "fail-over that may lose the last writes",
             "quorum": "fail-over that loses nothing acknowledged",
-        }[promised.failover],
+        }[guarantees.failover],
     ]
-    return Finding("ok", "it promises: " + ", ".join(words))
+    return "it promises: " + ", ".join(words)
 
 
 def _a_job_from_hand_to_hand(settings: Settings) -> Iterator[Finding]:

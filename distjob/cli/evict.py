@@ -7,11 +7,10 @@ somebody has said yes to it.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import click
 
-from distjob.cli.options import config_option
+from distjob.cli.options import Source, store_options, vm_argument
 from distjob.cli.output import EX_USAGE, fail, printable, say, terminable
 from distjob.cli.show import facts_of
 from distjob.client import connect
@@ -20,12 +19,12 @@ from distjob.protocol.look import JobStatus, VMStatus
 
 
 @click.command()
-@click.argument("vm")
+@vm_argument()
 @click.option("--slot", type=click.Choice([slot.value for slot in Slot]), help="Its holder.")
 @click.option("--ticket", metavar="ID", help='Who holds or waits by it: see "distjob status".')
 @click.option("--all", "everybody", is_flag=True, help="All who hold or wait.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@config_option
+@store_options
 def evict(
     *,
     vm: str,
@@ -33,7 +32,7 @@ def evict(
     ticket: str | None,
     everybody: bool,
     yes: bool,
-    source: Path | None,
+    source: Source,
 ) -> None:
     """Break jobs on VM by force. For when their holder can't be reached, or must not go on.
 

@@ -7,15 +7,20 @@ a terminal.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
+from io import BufferedWriter, FileIO, TextIOWrapper
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
+from distjob.choices import suggestion
 from distjob.errors import (
     BackendUnavailable,
     BadRequest,
@@ -27,10 +32,14 @@ from distjob.errors import (
     RecordError,
 )
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 EX_USAGE = 2
 EX_DATAERR = 65
 EX_LOST = 70
 EX_OSERR = 71
+EX_IOERR = 74
 EX_TEMPFAIL = 75
 EX_CONFIG = 78
 
@@ -46,7 +55,50 @@ _CODES: tuple[tuple[type[DistjobError], int], ...] = (
 
 
 class Group(click.Group):
-    """Turns distjob's errors into one line and an exit code, and Ctrl-C into 130."""
+    """Knows its subcommands by a table, and imports one when it is used.
+
+    Turns distjob's errors into one line and an exit code, and Ctrl-C into 130.
+    """
+
+    def __init__(self, *arguments: Any, table: Mapping[str, tuple[str, str]], **more: Any) -> None:
+        """``table``: by name the module of the subcommand, and what it does in a few words."""
+        super().__init__(*arguments, **more)
+        self._table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's
+        """In the order of the table."""
+        return list(self._table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import it; None if there is none."""
+        if cmd_name not in self._table:
+            return None
+        found = getattr(import_module(self._table[cmd_name][0]), cmd_name.replace("-", "_"))
+        if not isinstance(found, click.Command):
+            raise AssertionError(f"{cmd_name} is no command")
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """With "did you mean" for what there is not."""
+        if args and args[0] not in self._table and not args[0].startswith("-"):
+            ctx.fail(f"no such command: {args[0]!r}{suggestion(args[0], self._table)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The table, without importing any of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, short) for name, (_, short) in self._table.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The table, likewise; then what any command completes."""
+        found = [
+            CompletionItem(name, help=short)
+            for name, (_, short) in self._table.items()
+            if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -73,6 +125,38 @@ def say(text: str) -> None:
     click.echo(f"distjob: {printable(text)}", err=True)
 
 
+class Unwritable(OSError):
+    """Stdout takes no more: its disk is full, or broken."""
+
+
+class _Stdout(FileIO):
+    """Tells its errors from those of all other files."""
+
+    def write(self, data: ReadableBuffer) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:  # who has read enough is no error: click ends quietly
+            raise
+        except OSError as error:
+            raise Unwritable(error.errno, error.strerror) from None
+
+
+def tell_of_stdout() -> None:
+    """Have what goes wrong with stdout raise `Unwritable`."""
+    out = sys.stdout
+    if isinstance(out, TextIOWrapper):  # None if it was closed before we began
+        file = BufferedWriter(_Stdout(out.fileno(), "w", closefd=False))
+        lines = out.line_buffering
+        sys.stdout = TextIOWrapper(file, out.encoding, out.errors, line_buffering=lines)
+
+
+def leave_unwritable(error: Unwritable) -> NoReturn:
+    """Say it, and exit; the interpreter's own last flush goes nowhere."""
+    say(f"stdout can't be written: {error.strerror}")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(EX_IOERR)
+
+
 def printable(text: str) -> str:
     """``text`` with every character that is not plainly visible escaped as in Python."""
     return "".join(
@@ -82,12 +166,15 @@ def printable(text: str) -> str:
 
 
 def log_to_stderr(verbose: int) -> None:
-    """Warnings as lines of `say`; with ``-v`` all from INFO on, with ``-vv`` all from DEBUG on."""
+    """Warnings as lines of `say`; with ``-v`` all from INFO on, with ``-vv`` all from DEBUG on.
+
+    The last call is in force; one without ``-v`` leaves loggers that somebody has set up.
+    """
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
     form = "%(asctime)s %(name)s %(levelname)s %(message)s" if verbose else "distjob: %(message)s"
     handler = logging.StreamHandler()
     handler.setFormatter(_Printable(form))
-    logging.basicConfig(level=level, handlers=[handler])
+    logging.basicConfig(level=level, handlers=[handler], force=verbose > 0)
 
 
 class _Printable(logging.Formatter):

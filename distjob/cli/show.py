@@ -1,79 +1,54 @@
-"""How jobs are shown: a table for people, tab-separated lines for scripts, JSON.
+"""How jobs are shown: a table for people, tab-separated lines for scripts.
 
 The lines' columns stay as they are; new ones come after them. Everything that others have written
-is escaped here.
+is escaped here. What is not here: JSON (data.py), and which jobs are shown (choose.py).
 """
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import click
-import msgspec
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from distjob.cli.output import printable
-from distjob.jobs import Slot
+from distjob.jobs import AsyncJob, Slot
 from distjob.protocol.look import JobStatus, VMStatus
-from distjob.ticket import Progress
+from distjob.ticket import Left, Progress
 from distjob.words import owner_name
 
-_COLUMNS = (
+Row = Mapping[str, str]
+"""One job, by column."""
+COLUMNS = (
     *("vm", "state", "slot", "job", "token", "seconds", "controller", "host", "pid", "session"),
     *("lets_in", "api", "phase", "progress", "abort", "left", "on_owner_loss", "ticket"),
-)
-_NOTES = (
-    *(("lets in ", "lets_in"), ("phase ", "phase"), ("progress ", "progress")),
-    *(("asked to abort ", "abort"), ("if its owner is lost: ", "on_owner_loss")),
+    *("place", "waits_for"),
 )
 
 
-def show(found: Sequence[VMStatus]) -> bool:
+def show(
+    found: Sequence[VMStatus], columns: Sequence[str] = COLUMNS, *, header: bool = True
+) -> bool:
     """All jobs, on stdout; False if there are none, and nothing is printed."""
     rows = rows_of(found)
     if rows and sys.stdout.isatty():
-        Console().print(table(rows))
+        from distjob.cli.table import printed  # rich is slow to import
+
+        printed(rows)
     elif rows:
-        click.echo("\n".join("\t".join(row) for row in (_COLUMNS, *rows)))
+        lines = [[row[name] for name in columns] for row in rows]
+        click.echo("\n".join("\t".join(line) for line in [columns, *lines][not header :]))
     return bool(rows)
 
 
-def as_json(found: Sequence[VMStatus], *, indent: int | None = 2) -> str:
-    """Names unescaped but for JSON's own escapes."""
-    return json.dumps(msgspec.to_builtins(found), indent=indent)
-
-
-def rows_of(found: Iterable[VMStatus]) -> list[tuple[str, ...]]:
+def rows_of(found: Iterable[VMStatus]) -> list[Row]:
     """One row for each job, what does not apply is ``-``."""
     return [row for vm in found for row in _rows(vm)]
 
 
-def table(rows: Iterable[tuple[str, ...]]) -> Table:
-    """For a terminal; red are those whose session is over, or who have no owner."""
-    shown = Table("vm", "slot", "job", box=None, pad_edge=False)
-    shown.add_column("token", no_wrap=True, justify="right")
-    shown.add_column("seconds", no_wrap=True, justify="right")
-    shown.add_column("controller")
-    shown.add_column("api")
-    for row in rows:
-        fact = dict(zip(_COLUMNS, row, strict=True))
-        waits, left = fact["state"] == "waits", fact["left"] != "-"
-        ended = fact["session"] == "ended"
-        notes = [f"{words}{fact[name]}" for words, name in _NOTES if fact[name] != "-"]
-        who = f"{fact['controller']} ({fact['host']}, pid {fact['pid']})"
-        who += f"\n{fact['left']}: this was its owner" if left else ""
-        cells = (
-            *(fact["vm"], "waits" if waits else fact["slot"], "\n  ".join([fact["job"], *notes])),
-            *(fact["token"], fact["seconds"], who + ("\nsession ended" if ended else "")),
-            fact["api"],
-        )
-        style = "red" if ended or left else "dim" if waits else ""
-        shown.add_row(*(Text(cell, style) for cell in cells))
-    return shown
+def is_hold(job: JobStatus) -> bool:
+    """Whether it is a person's, begun by `distjob hold`: it needs no owner."""
+    return job.job == f"async {AsyncJob.MAINTENANCE}" and job.left is Left.DETACHED
 
 
 def facts_of(job: JobStatus) -> str:
@@ -86,30 +61,55 @@ def facts_of(job: JobStatus) -> str:
     )
 
 
-def _rows(found: VMStatus) -> list[tuple[str, ...]]:
+def _rows(found: VMStatus) -> list[Row]:
     mask = ", ".join(found.mask) if found.mask is not None else ""
+    names = {job.ticket: f"{job.controller}'s {job.job}" for job in found.holders}
     return [
-        *(_row(found.vm, "holds", job, mask) for job in found.holders),
-        *(_row(found.vm, "waits", job, "") for job in found.waiters),
+        *(_row(found.vm, job, lets_in=mask) for job in found.holders),
+        *(
+            _row(
+                found.vm,
+                job,
+                place=str(place),
+                waits_for=", ".join(names[ticket] for ticket in job.waits_for),
+            )
+            for place, job in enumerate(found.waiters, 1)
+        ),
     ]
 
 
-def _row(vm: str, state: str, job: JobStatus, lets_in: str) -> tuple[str, ...]:
-    session = "-" if job.left else "alive" if job.alive else "ended"
-    facts = (
-        *(vm, state, job.slot or "-", job.job, str(job.token or "-"), f"{job.seconds:.1f}"),
-        *(job.controller, job.host, str(job.pid), session),
-        *((lets_in if job.slot is Slot.ASYNC else "") or "-", job.api),
-        *(job.phase or "-", _progress(job.progress), _abort(job), job.left or "-"),
-        *(job.on_owner_loss or "-", job.ticket),
-    )
-    return tuple(printable(fact) for fact in facts)
+def _row(
+    vm: str, job: JobStatus, *, lets_in: str = "", place: str = "", waits_for: str = ""
+) -> Row:
+    facts = {
+        "vm": vm,
+        "state": "waits" if place else "holds",
+        "slot": job.slot or "",
+        "job": job.job,
+        "token": str(job.token or ""),
+        "seconds": f"{job.seconds:.1f}",
+        "controller": job.controller,
+        "host": job.host,
+        "pid": str(job.pid),
+        "session": "" if job.left else "alive" if job.alive else "ended",
+        "lets_in": lets_in if job.slot is Slot.ASYNC else "",
+        "api": job.api,
+        "phase": job.phase,
+        "progress": _progress(job.progress),
+        "abort": _abort(job),
+        "left": "held by a person" if is_hold(job) else job.left or "",
+        "on_owner_loss": job.on_owner_loss or "",
+        "ticket": job.ticket,
+        "place": place,
+        "waits_for": waits_for,
+    }
+    return {name: printable(fact) or "-" for name, fact in facts.items()}
 
 
 def _progress(progress: Progress | None) -> str:
     """``12/40 GiB, 30 %``."""
     if progress is None:
-        return "-"
+        return ""
     text = f"{progress.done:.12g}"
     if progress.total is not None:
         text += f"/{progress.total:.12g}"
@@ -119,5 +119,5 @@ def _progress(progress: Progress | None) -> str:
 
 def _abort(job: JobStatus) -> str:
     if job.abort is None:
-        return "-"
+        return ""
     return f"by {owner_name(job.abort.by)}" + (f": {job.abort.reason}" if job.abort.reason else "")

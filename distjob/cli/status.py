@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 
 import click
 
-from distjob.cli.options import config_option
+from distjob.cli.choose import column_options
+from distjob.cli.options import Source, store_options, vm_argument
 from distjob.cli.output import printable
-from distjob.cli.show import as_json, show
+from distjob.cli.show import show
 from distjob.client import connect
 
 
 @click.command()
-@click.argument("vm", required=False)
-@config_option
-@click.option("--json", "json_", is_flag=True, help="A JSON list, names unescaped.")
-def status(vm: str | None, source: Path | None, json_: bool) -> None:
-    """Show the jobs of VM, or of all VMs: who holds them, who waits, for how long.
+@vm_argument(required=False)
+@column_options
+@click.option("--json", "json_", is_flag=True, help='JSON: see "distjob schema status".')
+@store_options
+def status(
+    vm: str | None, source: Source, json_: bool, columns: Sequence[str], no_header: bool
+) -> None:
+    """Show the jobs of VM, or of all VMs: who holds them, who waits for whom, for how long.
 
     Needs no job and disturbs nobody. "ended" says that a holder's session is over: its job is
     freed by whoever comes next. An async job that is "detached" or "orphaned" has no owner: it
@@ -27,6 +31,8 @@ def status(vm: str | None, source: Path | None, json_: bool) -> None:
     with connect(source) as client:
         found = client.list() if vm is None else [client.status(vm)]
     if json_:
-        click.echo(as_json(found))
-    elif not show(found):
+        from distjob.cli.data import status_json
+
+        click.echo(status_json(found))
+    elif not show(found, columns, header=not no_header):
         click.echo("nothing is under way" + ("" if vm is None else f" on VM {printable(vm)}"))

@@ -1,11 +1,12 @@
 """Settings: from a YAML file, a mapping or nothing, to typed, checked, frozen values.
 
     __init__.py   the settings all backends share; `load`, `open_backend`
-    source.py     YAML or Python values -> a tree that knows its lines; the look of an error
+    source.py     Python values -> a tree that knows its lines; the look of an error
+    yamltree.py   a YAML file -> the same tree
     kinds.py      what a type annotation allows, in words
     build.py      the tree and a Struct type -> an object; ${VAR} and K_file; unknown keys
     backends.py   the entry points of ``distjob.backends``
-    redact.py     what of a setting may be shown
+    redact.py     what of a setting may be shown; paste.py: settings as YAML, without secrets
     schema.py     JSON Schema of the file
 
 Every mistake is one ConfigError with file, line, key path and what would be right, and no error
@@ -26,7 +27,7 @@ import msgspec
 from distjob.config import backends
 from distjob.config.build import Builder
 from distjob.config.redact import shown
-from distjob.config.source import Node, Source, read_python, read_yaml
+from distjob.config.source import Node, Source, read_python
 from distjob.errors import ConfigError
 from distjob.names import MAX_TTL, MAX_WAIT, MIN_TTL, check_ttl, check_wait
 from distjob.store import AsyncStore, Store
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 _NAMESPACE = r"^[A-Za-z0-9._-]{1,64}\Z"
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 _MAX_FILE = 1 << 20
 
 
@@ -144,10 +146,11 @@ def load(source: str | os.PathLike[str] | Mapping[str, Any] | Settings | None = 
     """Read and check settings; nothing is connected to.
 
     Args:
-        source: the path of a YAML file; a mapping of the same shape (from code, ``${VAR}`` and
-            ``K_file`` have their meaning there, too); None for the defaults; or Settings, which
-            are returned as they are. Relative paths in ``K_file`` are taken from the file's
-            folder, in a mapping from the current one.
+        source: the path of a YAML file; a URL of the store, such as ``redis://localhost:6379/0``,
+            which leaves all else as it is by default; a mapping of the same shape as the file
+            (from code, ``${VAR}`` and ``K_file`` have their meaning there, too); None for the
+            defaults; or Settings, which are returned as they are. Relative paths in ``K_file`` are
+            taken from the file's folder, in a mapping from the current one.
 
     Raises ConfigError, once, for the first mistake: it names file, line, key path and what would
     be right, and never shows a value. Thread-safe.
@@ -223,9 +226,13 @@ def _read(source: object) -> tuple[Source, Node]:
     if source is None or isinstance(source, Mapping):
         where = Source("settings", Path())
         return where, read_python({} if source is None else source, where)
+    if isinstance(source, str) and _URL.match(source):
+        where = Source("the URL of the store", Path())
+        return where, read_python(backends.of_url(source), where)
     if not isinstance(source, str | os.PathLike) or isinstance(fspath := os.fspath(source), bytes):
         raise ConfigError(
-            f"settings are the path of a YAML file, a mapping or None, not {type(source).__name__}"
+            "settings are the path of a YAML file, a URL, a mapping or None, not"
+            f" {type(source).__name__}"
         )
     path = Path(fspath)
     where = Source(fspath, path.parent)
@@ -242,4 +249,6 @@ def _read(source: object) -> tuple[Source, Node]:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise where.fail("", line, "is not UTF-8; save it as UTF-8") from None
+    from distjob.config.yamltree import read_yaml  # a mapping needs no YAML
+
     return where, read_yaml(text, where)

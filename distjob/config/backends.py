@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distjob.backend.opened import Blocking, opened
 from distjob.backend.threads import Threads
@@ -19,11 +18,16 @@ from distjob.errors import ConfigError
 from distjob.sections import Mistake
 from distjob.store import AsyncStore, Backend, Store
 
+if TYPE_CHECKING:
+    from importlib import metadata
+
 GROUP = "distjob.backends"
 
 
 def entry_points() -> Iterable[metadata.EntryPoint]:
     """What is installed; tests replace this."""
+    from importlib import metadata  # with email and zipfile; who passes a store needs none of it
+
     return metadata.entry_points(group=GROUP)
 
 
@@ -56,6 +60,30 @@ def find(name: str) -> Backend:
             " not a distjob.store.Backend"
         )
     return backend
+
+
+def of_url(url: str) -> Mapping[str, Any]:
+    """The settings that a URL stands for. Raises ConfigError, which does not show the URL."""
+    scheme = url.partition(":")[0]
+    schemes: list[str] = []
+    for name in sorted(installed(), key=lambda name: (name != scheme, name)):
+        try:
+            made = find(name).urls
+        except ConfigError:
+            if name == scheme:
+                raise
+            continue  # it can't be loaded: `load` says so to who uses it
+        schemes += made
+        if scheme in made:
+            try:
+                return {"backend": name, name: made[scheme](url)}
+            except Mistake as error:
+                raise ConfigError(f"the URL of the store {error.right}") from None
+    listed = ", ".join(f"{one}://" for one in sorted(schemes))
+    raise ConfigError(
+        f"no store has URLs that begin with {scheme}://{suggestion(scheme, schemes)}"
+        f" (known: {listed})"
+    )
 
 
 def mistake(name: str, section: Any, ttl: float) -> tuple[str, str] | None:

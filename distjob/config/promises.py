@@ -37,12 +37,18 @@ _SHORT = (
 )
 
 
-def table(*, short: bool = False) -> str:
-    """Markdown: a column for each claim, a row for each installed backend and its topologies."""
+def cells(*, short: bool = False) -> list[list[str]]:
+    """Titles; then a row for each installed backend and its topologies, a column for each claim."""
     claims = [claim for claim in _CLAIMS if not short or claim[0] in _SHORT]
-    lines = [["store", *(title for title, _ in claims)], ["---"] * (len(claims) + 1)]
-    lines += [[name, *(say(promised) for _, say in claims)] for name, promised in _stores()]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    titles = ["store", *(title for title, _ in claims)]
+    return [titles, *([name, *(say(it) for _, say in claims)] for name, it in _stores())]
+
+
+def table(*, short: bool = False) -> str:
+    """The same as Markdown."""
+    titles, *rows = cells(short=short)
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
 
 
 def _stores() -> Iterator[tuple[str, Guarantees]]:

@@ -42,6 +42,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of it when its owner's session ends."""
     left: Left | None = None
     """It has no owner: it was detached, or is an orphan. Then ``alive`` is False."""
+    waits_for: tuple[str, ...] = ()
+    """While it waits: the tickets that hold what it needs."""
 
 
 class VMStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,9 +113,12 @@ def job_status(holder: Holder, slot: Slot, today: float, *, alive: bool) -> JobS
     )
 
 
-def waiter_status(ticket: Ticket, today: float, *, alive: bool) -> JobStatus:
+def waiter_status(
+    ticket: Ticket, today: float, *, alive: bool, waits_for: tuple[str, ...] = ()
+) -> JobStatus:
     """Of one that waits."""
-    return _of(ticket, ticket.asked, today, alive=alive)
+    status = _of(ticket, ticket.asked, today, alive=alive)
+    return msgspec.structs.replace(status, waits_for=waits_for)
 
 
 def _of(ticket: Ticket, since: float, today: float, *, alive: bool) -> JobStatus:
@@ -141,7 +146,13 @@ def _status(vm: str, version: int, record: JobRecord, alive: set[str], today: fl
             for slot, holder in record.holders()
         ),
         waiters=tuple(
-            waiter_status(ticket, today, alive=ticket.session in alive) for ticket in record.queue
+            waiter_status(
+                ticket,
+                today,
+                alive=ticket.session in alive,
+                waits_for=tuple(holder.ticket.id for _, holder in record.blockers(ticket)),
+            )
+            for ticket in record.queue
         ),
         mask=record.async_.mask if record.async_ else None,
     )

@@ -23,6 +23,8 @@ from distjob.testing.machine import Machine, Task
 if TYPE_CHECKING:
     from distjob.testing.calls import Asking, Lease
 
+_KINDS = [kind for kind in AsyncJob if kind is not AsyncJob.MAINTENANCE]  # a person's
+
 
 class Cancelled(BaseException):
     """What a cancellation throws into an operation (KeyboardInterrupt, asyncio's)."""
@@ -60,7 +62,7 @@ class Worker:
         rng, dice = self.rng, self.rng.random()
         if dice < 0.25:
             policy = rng.choice(list(OnOwnerLoss))
-            return Wish("", job=Job.ASYNC, kind=rng.choice(list(AsyncJob)), on_owner_loss=policy)
+            return Wish("", job=Job.ASYNC, kind=rng.choice(_KINDS), on_owner_loss=policy)
         agent = rng.choice(list(AgentJob))
         if dice < 0.35:
             return Wish("", agent=agent)
@@ -155,6 +157,7 @@ class Worker:
         except NotOwner as error:
             self.watch.fail("no surprise", f"{call.name}: {error}")
         except (OutcomeUnknown, ClientClosed) as error:
+            call.ended = call.ended and lease.held.ended  # not if it was closed before
             self.watch.excused_error(call, error)
             call.ended = call.ended and lease.held.ended  # or the closing client refused it at once
         except (Cancelled, GeneratorExit):

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from distjob import Client, clock, connect
+from distjob import Client, Fence, Slot, clock, connect
 from ends import end, started
 
 PATIENCE = 30.0
@@ -169,7 +169,7 @@ def test_ls(config: Path, holder: Any, jobs: Client) -> None:
     assert (vm["phase"], vm["progress"]) == ("copying", "3/12 GiB, 25%")
     assert (vm["session"], vm["left"], vm["on_owner_loss"]) == ("alive", "-", "orphan")
     assert vm["pid"] == str(long.process.pid)
-    seen = json.loads(distjob(config, "ls", "--json")[1])
+    seen = json.loads(distjob(config, "ls", "--json")[1])["vms"]
     assert [one["vm"] for one in seen] == ["other\x1b[31m", "vm"]
 
 
@@ -180,10 +180,10 @@ def test_ls_watches(config: Path, holder: Any) -> None:
         assert ls.stdout
         assert ls.stderr
         first = json.loads(ls.stdout.readline())
-        assert [(one["vm"], len(one["holders"])) for one in first] == [("vm", 2)]
+        assert [(one["vm"], len(one["holders"])) for one in first["vms"]] == [("vm", 2)]
         modify.says("end")
         modify.hears("end")
-        while json.loads(ls.stdout.readline()):
+        while json.loads(ls.stdout.readline())["vms"]:
             pass
         ls.send_signal(signal.SIGINT)
         assert ls.wait(PATIENCE) == 0
@@ -276,7 +276,7 @@ def test_evict_asks_on_a_terminal(config: Path, holder: Any, jobs: Client) -> No
 
 # -- adopt and discard ----------------------------------------------------------------------------
 
-ADOPTS = "echo $DISTJOB_TOKEN $DISTJOB_PHASE $DISTJOB_PROGRESS $DISTJOB_SLOT $DISTJOB_ABORT; exit "
+ADOPTS = "echo $DISTJOB_TOKEN $DISTJOB_FENCE $DISTJOB_PHASE $DISTJOB_PROGRESS $DISTJOB_ABORT; exit "
 
 
 def test_adopt_runs_a_command_as_the_owner(config: Path, holder: Any, jobs: Client) -> None:
@@ -294,8 +294,9 @@ def test_adopt_runs_a_command_as_the_owner(config: Path, holder: Any, jobs: Clie
             config, "adopt", "vm", "backup", "--", "sh", "-c", f"{ADOPTS} {wish}"
         )
         assert code == wish
-        token, *rest = out.split()
-        assert rest == ["copying", "3", "async"]
+        token, fence, *rest = out.split()
+        assert rest == ["copying", "3"]
+        assert Fence.parse(fence) == Fence((Slot.ASYNC,), *[int(token)] * 3)
         tokens.append(int(token))
         assert said in err
         assert jobs.status("vm").idle == (wish == 0)
@@ -333,6 +334,20 @@ def _has_child(pid: int) -> bool:
                 stat = (folder / "stat").read_text().rpartition(")")[2].split()
                 parents[int(folder.name)] = int(stat[1])
     return any(parents.get(parent) == pid for parent in parents.values())
+
+
+def test_a_hold_outlives_its_process_and_its_session(config: Path, jobs: Client) -> None:
+    _with_ttl(config, 2.0)
+    code, out, _ = distjob(config, "hold", "vm", "--reason", "new disk", "--until", "1h")
+    assert (code, out.startswith("VM 'vm' is held: new disk; until ")) == (0, True)
+    _with_ttl(config, TTL)
+    code, _, err = distjob(config, "run", "vm", "--job", "modify", "--wait", "6s", "--", "true")
+    assert code == 75
+    assert "new disk" in err
+    assert distjob(config, "run", "vm", "--job", "query", "--", "true")[0] == 0
+    assert [row["vm"] for row in rows(distjob(config, "ls", "--held")[1])] == ["vm"]
+    assert distjob(config, "discard", "vm")[0] == 0
+    assert distjob(config, "run", "vm", "--job", "modify", "--wait", "0", "--", "true")[0] == 0
 
 
 def test_discard_of_what_a_killed_owner_left(config: Path, holder: Any, jobs: Client) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -20,7 +21,8 @@ from rich.console import Console
 from distjob import errors
 from distjob.cli.app import cli
 from distjob.cli.output import exit_code, printable
-from distjob.cli.show import rows_of, table
+from distjob.cli.show import COLUMNS, rows_of
+from distjob.cli.table import table
 from distjob.client import Client, connect
 from ends import started
 
@@ -56,6 +58,9 @@ def python(script: str) -> subprocess.CompletedProcess[str]:
         (("adopt",), "detached again"),
         (("discard",), "its owner lives"),
         (("evict",), "stop it first if you can"),
+        (("guard",), "on a local disk of the host that makes the changes"),
+        (("guard", "admit"), "Anything else: not admitted, change nothing"),
+        (("guard", "forget"), "whoever comes first is admitted"),
         (("config", "check"), "78"),
         (("config", "path"), "Connects to nothing and makes nothing"),
         (("config", "schema"), "JSON Schema"),
@@ -72,9 +77,10 @@ def test_version() -> None:
     assert invoke("--version").output.startswith("distjob, version 0.")
 
 
-@pytest.mark.parametrize("missing", ["click", "rich"])
-def test_without_the_extra(missing: str) -> None:
-    script = f"import sys; sys.modules[{missing!r}] = None; from distjob.cli import main; main()"
+@pytest.mark.parametrize(("missing", "word"), [("click", "--help"), ("rich", "demo")])
+def test_without_the_extra(missing: str, word: str) -> None:
+    script = f"import sys; sys.modules[{missing!r}] = None; sys.argv[1:] = [{word!r}]; "
+    script += "from distjob.cli import main; main()"
     done = python(script)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
@@ -176,8 +182,9 @@ def test_status_is_plain_and_stable_off_a_terminal(
     assert names == [
         *("vm", "state", "slot", "job", "token", "seconds", "controller", "host", "pid"),
         *("session", "lets_in", "api", "phase", "progress", "abort", "left", "on_owner_loss"),
-        "ticket",
+        *("ticket", "place", "waits_for"),
     ]
+    assert tuple(names) == COLUMNS
     rows = [dict(zip(names, line, strict=True)) for line in lines]
     assert [(row["vm"], row["slot"], row["job"], row["session"]) for row in rows] == [
         ("vm\\n2\\x1b[31m", "sync", "modify + agent query", "alive"),
@@ -201,7 +208,7 @@ def test_status_shows_who_waits(config: Path) -> None:
         pause = threading.Event()
         while not holder.status("vm").waiters:
             pause.wait(0.005)
-        seen = json.loads(invoke("status", "vm", "--json", "--config", config).output)
+        seen = json.loads(invoke("status", "vm", "--json", "--config", config).output)["vms"]
         plain = invoke("status", "vm", "--config", config).output.splitlines()
         lease.end()
         thread.join()
@@ -212,12 +219,19 @@ def test_status_shows_who_waits(config: Path) -> None:
         == (seen[0]["waiters"][0])
     )
     assert [line.split("\t")[1] for line in plain] == ["state", "holds", "waits"]
+    assert (seen[0]["waiters"][0]["place"], seen[0]["holders"][0]["place"]) == (1, None)
+    assert seen[0]["waiters"][0]["waits_for"] == [seen[0]["holders"][0]["ticket"]]
+    assert seen[0]["holders"][0]["waits_for"] is None
+    assert plain[2].split("\t")[-2:] == ["1", f"{seen[0]['holders'][0]['controller']}'s modify"]
 
 
 def test_status_as_json_keeps_names(config: Path) -> None:
-    assert json.loads(invoke("status", "--json", "--config", config).output) == []
+    def vms() -> list[dict[str, Any]]:
+        return json.loads(invoke("status", "--json", "--config", config).output)["vms"]
+
+    assert vms() == []
     with connect(config) as client, client.begin("a\nb", "modify"):
-        assert json.loads(invoke("status", "--json", "--config", config).output)[0]["vm"] == "a\nb"
+        assert vms()[0]["vm"] == "a\nb"
 
 
 # -- async jobs, and who is to give way ------------------------------------------------------------
@@ -253,7 +267,7 @@ def _rows(result: Result) -> list[dict[str, str]]:
 
 def _drawn(client: Client) -> str:
     console = Console(width=250, record=True, file=io.StringIO())
-    console.print(table(rows_of(client.list())))
+    console.print(table(rows_of(client.list()), 250))
     return console.export_text()
 
 
@@ -275,7 +289,7 @@ def test_ls_of_nothing(config: Path) -> None:
     assert invoke("ls", "--config", config).output == "nothing is under way\n"
     told = invoke("ls", "--orphans", "--config", config).output
     assert told == "no async job is without an owner\n"
-    assert json.loads(invoke("ls", "--json", "--config", config).output) == []
+    assert json.loads(invoke("ls", "--json", "--config", config).output)["vms"] == []
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "1e9", "soon"])
@@ -381,9 +395,9 @@ def test_printable() -> None:
 def test_config_check_prints_what_is_in_force(config: Path, tmp_path: Path) -> None:
     result = invoke("config", "check", config)
     assert result.exit_code == 0
-    assert "namespace: 'default'" in result.output
-    assert "wait=5.0" in result.output
-    assert "backend: 'sqlite'" in result.output
+    assert "namespace: default" in result.output
+    assert "  wait: 5.0" in result.output
+    assert "backend: sqlite" in result.output
     assert str(tmp_path / "jobs.db") in result.output
     assert not (tmp_path / "jobs.db").exists(), "checked without --connect"
 
@@ -391,8 +405,8 @@ def test_config_check_prints_what_is_in_force(config: Path, tmp_path: Path) -> N
 def test_config_check_reaches_the_store(config: Path, tmp_path: Path) -> None:
     result = invoke("config", "check", "--connect", config)
     assert result.exit_code == 0
-    assert "reached: sqlite" in result.output
-    assert "reach: host" in result.output
+    told = "# reached sqlite: it promises: clients of this host, survives a restart, no fail-over"
+    assert result.output.splitlines()[-1] == told
     assert (tmp_path / "jobs.db").exists()
 
 
@@ -418,3 +432,61 @@ def test_config_check_names_the_one_error(tmp_path: Path) -> None:
 def test_config_schema_is_json() -> None:
     schema = json.loads(invoke("config", "schema").output)
     assert {"namespace", "job", "session", "backend", "sqlite"} <= set(schema["properties"])
+
+
+# -- guard ----------------------------------------------------------------------------------------
+
+
+def test_a_guard_in_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def guard(command: str, *words: str, **variables: str) -> tuple[int, str]:
+        for name in ("DISTJOB_VM", "DISTJOB_FENCE"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        done = invoke("guard", command, "--volatile", tmp_path / "marks.db", *words)
+        return done.exit_code, done.output
+
+    old, new = "async:sync=5,agent=5,async=5", "sync:sync=7,agent=7,async=7"
+    assert guard("admit", DISTJOB_VM="vm", DISTJOB_FENCE=old) == (0, "")
+    assert guard("admit", "--vm", "vm", "--fence", new) == (0, "")
+    code, said = guard("admit", DISTJOB_VM="vm", DISTJOB_FENCE=old)
+    assert (code, said.count("\n")) == (1, 1)
+    assert said.startswith("distjob: token 5 of VM 'vm' (async slot) is stale: ")
+    assert guard("marks", "vm") == (0, "sync\t7\nagent\t7\nasync\t7\n")
+    assert guard("admit", DISTJOB_VM="other", DISTJOB_FENCE=old) == (0, "")
+    assert guard("forget", "vm") == (0, "VM 'vm': forgotten\n")
+    assert guard("admit", DISTJOB_VM="vm", DISTJOB_FENCE=old) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("variables", "code", "said"),
+    [
+        ({"DISTJOB_VM": "vm"}, 2, "Missing option '--fence'"),
+        ({"DISTJOB_FENCE": "sync:sync=7,agent=7,async=7"}, 2, "Missing option '--vm'"),
+        ({"DISTJOB_VM": "vm", "DISTJOB_FENCE": ""}, 2, "Missing option '--fence'"),
+        ({"DISTJOB_VM": "vm", "DISTJOB_FENCE": "7"}, 2, "'7' is no fence: one looks like 'sync:"),
+    ],
+)
+def test_a_guard_admits_nothing_on_a_guess(
+    variables: dict[str, str],
+    code: int,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("DISTJOB_VM", "DISTJOB_FENCE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    done = invoke("guard", "admit", "--volatile", tmp_path / "marks.db")
+    assert done.exit_code == code
+    assert said in done.output
+
+
+def test_a_guards_file_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "marks.db").write_bytes(b"not a database" * 100)
+    words = ("--volatile", tmp_path / "marks.db", "--vm", "vm", "--fence")
+    done = invoke("guard", "admit", *words, "sync:sync=7,agent=7,async=7")
+    assert done.exit_code == 65
+    missing = tmp_path / "no" / "marks.db"
+    assert invoke("guard", "marks", "--volatile", missing, "vm").exit_code == 75

@@ -268,7 +268,50 @@ def test_files_that_are_none(tmp_path: Path, write: Write) -> None:
     assert "larger than" in error_of("/dev/zero")
     assert "not a path" in error_of("a\x00b")
     assert "not int" in error_of(3)
-    assert "u:***@h" in error_of(f"redis://u:{SECRET}@h")
+    assert "u:***@h" in error_of(f"Redis://u:{SECRET}@h")
+
+
+@pytest.mark.parametrize(
+    ("url", "section"),
+    [
+        ("redis://me:word@h:7/3", {"url": "redis://me:word@h:7/3"}),
+        ("rediss://h", {"url": "rediss://h"}),
+        ("unix:///run/redis.sock?db=2", {"url": "unix:///run/redis.sock?db=2"}),
+        ("sqlite:///var/lib/a%20b.db", {"path": "/var/lib/a b.db"}),
+        ("sqlite:////var/lib/a.db", {"path": "/var/lib/a.db"}),
+        ("etcd://h1,h2:7,[::1]", {"endpoints": ["h1:2379", "h2:7", "[::1]:2379"]}),
+        ("etcd://me:w%40rd@h", {"endpoints": ["h:2379"], "user": "me", "password": "w@rd"}),
+        ("zookeeper://h1,h2:7/a/b", {"hosts": "h1,h2:7/a/b"}),
+        ("zookeeper://me:word@h/", {"hosts": "h", "user": "me", "password": "word"}),
+    ],
+)
+def test_a_url_is_a_configuration(url: str, section: dict[str, Any]) -> None:
+    scheme = url.partition(":")[0]
+    name = {"rediss": "redis", "unix": "redis"}.get(scheme, scheme)
+    assert load(url) == load({"backend": name, name: section})
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://h/prod", "redis.url: "),
+        ("sqlite://jobs.db", "must be sqlite:///var/lib/distjob/jobs.db: an absolute path"),
+        ("sqlite://", "must be sqlite:///"),
+        ("sqlite:///a.db?mode=ro", "what is more than that is said in a file of settings"),
+        ("etcd://", "must be etcd://host1,host2,host3"),
+        ("etcd://h:port", "a port, behind the host's ':', is a number"),
+        ("etcd://h/prefix", "must be etcd://"),
+        ("zookeeper:///chroot", "must be zookeeper://host1"),
+        ("zookeeper://h:0", "zookeeper.hosts"),
+        ("reddis://h", "no store has URLs that begin with reddis://; did you mean 'redis'?"),
+        ("mysql://h", "(known: etcd://, redis://, rediss://, sqlite://, unix://, zookeeper://)"),
+        (f"etcd://me:{SECRET}@@h", "must be etcd://"),
+        (f"reddis://me:{SECRET}@h", "no store has URLs"),
+    ],
+)
+def test_a_url_that_is_none(url: str, said: str) -> None:
+    assert said in error_of(url)
+    assert SECRET not in error_of(url)
 
 
 def test_a_mapping(tmp_path: Path) -> None:

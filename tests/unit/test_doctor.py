@@ -47,7 +47,7 @@ def test_it_leaves_nothing_behind(config: Path) -> None:
 
 
 def test_as_json(config: Path) -> None:
-    found = json.loads(doctor("--config", config, "--json").stdout)
+    found = json.loads(doctor("--config", config, "--json").stdout)["findings"]
     assert {finding["level"] for finding in found} == {"ok"}
     assert all(finding["what"] for finding in found)
 

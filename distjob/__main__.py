@@ -1,0 +1,5 @@
+"""``python -m distjob``: the command, as `distjob` on the path."""
+
+from distjob.cli import main
+
+main()
