@@ -9,7 +9,6 @@ import math
 import os
 import socket
 from collections.abc import Callable, Iterable
-from typing import cast
 
 from distjob import clock
 from distjob.choices import chosen
@@ -57,19 +56,19 @@ def controller(
 
 def begin(me: Controller, vm: str, wish: Wish, wait: float | None) -> Op[Held]:
     """Begin, waiting ``wait`` seconds or the client's default: it is never refused as busy."""
-    return cast("Op[Held]", beginning.begin(me, check_vm(vm), wish, _patience(me, wait)))
+    return beginning.begin(me, check_vm(vm), wish, _patience(me, wait))
 
 
 def begin_now(me: Controller, vm: str, wish: Wish) -> Op[Held | None]:
     """Begin without waiting; None if it is busy."""
-    return beginning.begin(me, check_vm(vm), wish, None)
+    return beginning.begin_now(me, check_vm(vm), wish)
 
 
-def granted(held: Held | None) -> Held:
-    """What was not refused as busy."""
-    if held is None:
-        raise AssertionError("only a begin that does not wait is refused as busy")
-    return held
+def adopt(me: Controller, vm: str, kind: object, api: str) -> Op[Held]:
+    """Become the owner of an async job that was left."""
+    kind = chosen(AsyncJob, kind, vm)
+    wish = Wish(_label(api or kind), job=Job.ASYNC, kind=kind, adopts=True)
+    return beginning.adopt(me, check_vm(vm), wish)
 
 
 def abort(me: Controller, vm: str, reason: str, api: str, wait: float | None) -> Op[JobStatus]:
@@ -100,11 +99,6 @@ def long(vm: str, kind: object, on_owner_loss: object, api: str) -> Wish:
     kind = chosen(AsyncJob, kind, vm)
     policy = chosen(OnOwnerLoss, on_owner_loss, vm)
     return Wish(_label(api or kind), job=Job.ASYNC, kind=kind, on_owner_loss=policy)
-
-
-def heir(vm: str, kind: object, api: str) -> Wish:
-    kind = chosen(AsyncJob, kind, vm)
-    return Wish(_label(api or kind), job=Job.ASYNC, kind=kind, adopts=True)
 
 
 def step(held: Held, api: str) -> Wish:

@@ -162,8 +162,9 @@ class Client:
         If it is cancelled, the job is left as it was.
         Source: ``qemuDomainObjStartJobPhase``, and libvirt's recovery after a restart.
         """
-        op = arguments.begin_now(self._me, vm, arguments.heir(vm, kind, api))
-        return AsyncJobLease(self._runner, arguments.granted(self._runner.run(op)))
+        return AsyncJobLease(
+            self._runner, self._runner.run(arguments.adopt(self._me, vm, kind, api))
+        )
 
     def abort(
         self, vm: str, *, reason: str = "", api: str = "", wait: float | None = None

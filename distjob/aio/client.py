@@ -132,8 +132,8 @@ class AsyncClient:
     @opens
     @like(blocking.Client.adopt)
     async def adopt(self, vm: str, kind: AsyncJobLike, *, api: str = "") -> AsyncJobLease:
-        op = arguments.begin_now(self._me, vm, arguments.heir(vm, kind, api))
-        return AsyncJobLease(self._runner, arguments.granted(await self._runner.run(op)))
+        held = await self._runner.run(arguments.adopt(self._me, vm, kind, api))
+        return AsyncJobLease(self._runner, held)
 
     @like(blocking.Client.abort)
     async def abort(

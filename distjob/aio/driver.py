@@ -64,7 +64,7 @@ class AsyncIO:
     """Performs effects with asyncio's means: what takes time is returned to be awaited."""
 
     def __init__(self, store: AsyncStore) -> None:
-        self.store: Any = store
+        self.store = store
 
     def scan(self) -> Any:
         return self._scan()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from distjob.async_job import adopt
+from distjob import async_job
 from distjob.errors import (
     BackendUnavailable,
     ClientClosed,
@@ -35,11 +35,32 @@ GRACE = 1.0
 """Seconds that a store which does not answer is given by a call that does not wait for its job."""
 
 
-def begin(me: Controller, vm: str, wish: Wish, wait: float | None) -> Op[Held | None]:
-    """Begin the job, waiting at most ``wait`` seconds; None: not at all, and None if it is busy.
+class Busy(Exception):
+    """The job can't start now, and was not to wait."""
+
+
+def begin(me: Controller, vm: str, wish: Wish, wait: float) -> Op[Held]:
+    """Begin the job, waiting at most ``wait`` seconds.
 
     A waiter whose session ends asks again with the next one, at the end of the line.
     """
+    return _begin(me, vm, wish, wait)
+
+
+def begin_now(me: Controller, vm: str, wish: Wish) -> Op[Held | None]:
+    """Begin the job if it may start now; None if it may not."""
+    try:
+        return (yield from _begin(me, vm, wish, None))
+    except Busy:
+        return None
+
+
+def adopt(me: Controller, vm: str, wish: Wish) -> Op[Held]:
+    """Become the owner of an async job that was left, as ``wish`` says; it never waits."""
+    return _begin(me, vm, wish, None)
+
+
+def _begin(me: Controller, vm: str, wish: Wish, wait: float | None) -> Op[Held]:
     started = me.clock.monotonic()
     until = started + (GRACE if wait is None else wait)
     while True:
@@ -106,7 +127,7 @@ class _Attempt:
         """The hooks will be told how it came out."""
         self.settled = False
 
-    def run(self) -> Op[Held | None]:
+    def run(self) -> Op[Held]:
         if self.adopts:
             self.me.heirs.add((self.vm, self.ticket.id))
         try:
@@ -168,7 +189,7 @@ class _Attempt:
 
     def edit(self, record: JobRecord) -> tuple[JobRecord, Verdict]:
         if self.adopts:
-            verdict, new = adopt(record, self.ticket)
+            verdict, new = async_job.adopt(record, self.ticket)
             return new, verdict
         verdict, new = record.request(
             self.ticket,
@@ -239,28 +260,30 @@ class _Attempt:
         else:
             self.me.leftovers.pop((self.vm, self.ticket.id), None)
 
-    def outcome(self, view: View) -> Held | None:
+    def outcome(self, view: View) -> Held:
         holder = view.record.held(self.ticket.id)
-        if self.verdict is Verdict.GRANTED and holder is not None:
-            held = Held(self.vm, holder, self.session, self.me.clock.monotonic())
-            self.me.held.keep(held)
-            early = self.me.early.pop(self.vm, ABSENT) > view.version
-            if early or self.me.views.get(self.vm) is not view:
-                self.me.held.suspect(self.vm)  # what came since said nothing of it
-            self.told_waiting = False
-            if self.me.held.hooked:
-                waited, queued = self.waited, self.in_line
-                self.me.held.tell(
-                    Begun(vm=self.vm, job=self.name, token=held.token, waited=waited, queued=queued)
-                )
-            return held
-        return None if self.verdict is Verdict.BUSY else self.refuse(view.record)
+        if self.verdict is not Verdict.GRANTED or holder is None:
+            self.refuse(view.record)
+        held = Held(self.vm, holder, self.session, self.me.clock.monotonic())
+        self.me.held.keep(held)
+        early = self.me.early.pop(self.vm, ABSENT) > view.version
+        if early or self.me.views.get(self.vm) is not view:
+            self.me.held.suspect(self.vm)  # what came since said nothing of it
+        self.told_waiting = False
+        if self.me.held.hooked:
+            waited, queued = self.waited, self.in_line
+            self.me.held.tell(
+                Begun(vm=self.vm, job=self.name, token=held.token, waited=waited, queued=queued)
+            )
+        return held
 
     def tell_given_up(self) -> None:
         self.me.held.tell(GaveUp(vm=self.vm, job=self.name, waited=self.waited))
 
     def refuse(self, record: JobRecord) -> NoReturn:
         name = self.name
+        if self.verdict is Verdict.BUSY:
+            raise Busy
         if self.told_waiting:
             self.tell_given_up()
         if self.adopts:

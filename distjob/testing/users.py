@@ -12,13 +12,13 @@ from distjob.errors import BackendUnavailable, OutcomeUnknown
 from distjob.jobs import AgentJob, AsyncJob, Job
 from distjob.protocol import held as holding
 from distjob.protocol import outside
-from distjob.protocol.begin import begin
 from distjob.protocol.effects import Op, Wait, ask
 from distjob.protocol.keeper import close, keep, make_calls, open_session
 from distjob.protocol.look import orphans
 from distjob.protocol.parts import Wish
 from distjob.testing.longjobs import LongWorker, kind_of
 from distjob.testing.machine import Machine, Task
+from distjob.testing.workers import begins
 
 if TYPE_CHECKING:
     from distjob.testing.world import World
@@ -121,7 +121,7 @@ def _tidying(machine: Machine) -> Op[None]:
 def _begin_and_end(machine: Machine, vm: str, wish: Wish) -> Op[None]:
     wait = None if wish.adopts else 20.0
     call = machine.world.watch.calls_begin(machine, vm, wish, wait)
-    held = yield from begin(machine.me, vm, call.wish, wait)
+    held = yield from begins(machine.me, vm, call.wish, wait)
     lease = machine.world.watch.returned(call, held)
     if held is not None and lease is not None:
         lease.over = call.ended = True

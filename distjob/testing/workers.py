@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from distjob.errors import ClientClosed, DistjobError, LeaseLost, NotOwner, OutcomeUnknown
 from distjob.jobs import PLAIN_JOBS, AgentJob, AsyncJob, Job, OnOwnerLoss
 from distjob.protocol import held as holding
-from distjob.protocol.begin import begin
+from distjob.protocol.begin import adopt, begin, begin_now
 from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Op, Wait, ask
 from distjob.protocol.parts import Held, Wish
@@ -26,6 +26,15 @@ if TYPE_CHECKING:
 
 class Cancelled(BaseException):
     """What a cancellation throws into an operation (KeyboardInterrupt, asyncio's)."""
+
+
+def begins(me: Controller, vm: str, wish: Wish, wait: float | None) -> Op[Held | None]:
+    """The operation that a client runs for this wish; it waits, unless ``wait`` is None."""
+    if wish.adopts:
+        return (yield from adopt(me, vm, wish))
+    if wait is None:
+        return (yield from begin_now(me, vm, wish))
+    return (yield from begin(me, vm, wish, wait))
 
 
 class Worker:
@@ -77,7 +86,7 @@ class Worker:
         call = self.watch.calls_begin(self.machine, vm, wish, wait)
         self.may_be_cancelled(call)
         try:
-            held = yield from begin(self.me, vm, call.wish, wait)
+            held = yield from begins(self.me, vm, call.wish, wait)
         except (DistjobError, Cancelled, GeneratorExit) as error:
             self.watch.raised(call, error)
             return None

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 import pytest
 
-from distjob import line
+from distjob import async_job, line
 from distjob.async_job import adopt, amend
 from distjob.codec import decode, encode
 from distjob.errors import RecordError
@@ -261,7 +261,7 @@ def adopted_from_the_living(patch: Patch) -> None:
         running = record.async_
         return adopt(with_job(record, left="detached") if running else record, ticket)
 
-    patch.setattr(begin, "adopt", take)
+    patch.setattr(async_job, "adopt", take)
 
 
 def adopted_by_two(patch: Patch) -> None:
@@ -284,7 +284,7 @@ def adopted_with_the_old_token(patch: Patch) -> None:
             return verdict, new
         return verdict, with_job(new, token=record.async_.token)
 
-    patch.setattr(begin, "adopt", take)
+    patch.setattr(async_job, "adopt", take)
 
 
 def adopted_without_its_phase(patch: Patch) -> None:
@@ -292,7 +292,7 @@ def adopted_without_its_phase(patch: Patch) -> None:
         verdict, new = adopt(record, ticket)
         return verdict, new if new is record else with_job(new, phase="")
 
-    patch.setattr(begin, "adopt", take)
+    patch.setattr(async_job, "adopt", take)
 
 
 def adopted_and_not_looked_at(patch: Patch) -> None:
@@ -308,7 +308,7 @@ def adopted_and_not_looked_at(patch: Patch) -> None:
 
 
 def never_adopted(patch: Patch) -> None:
-    patch.setattr(begin, "adopt", lambda record, ticket: (Verdict.WRONG_JOB, record))
+    patch.setattr(async_job, "adopt", lambda record, ticket: (Verdict.WRONG_JOB, record))
 
 
 def cancelled_adoptions_end_the_job(patch: Patch) -> None:
