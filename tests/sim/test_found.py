@@ -32,7 +32,7 @@ FOUND = (
     Found(
         "a cancelled begin whose commit arrives after its withdrawal",
         "calm",
-        15,
+        19,
         (
             (
                 "tries.py",
@@ -56,7 +56,7 @@ FOUND = (
     Found(
         "a commit without a reply that arrives when the VM is idle again",
         "late",
-        77,
+        8,
         (
             (
                 "tries.py",
@@ -68,13 +68,13 @@ FOUND = (
     Found(
         "a renewal that is answered after the local deadline",
         "sleep",
-        1117,
+        210,
         (("keeper.py", "    elif me.clock.monotonic() < session.deadline:", "    elif True:"),),
     ),
     Found(
         "a begin that is refused on account of its own dead session",
         "sleep",
-        2216,
+        33,
         (
             ("begin.py", "record.sessions() | {mine}", "record.sessions() - {mine}"),
             (
@@ -88,49 +88,49 @@ FOUND = (
     Found(
         "a withdrawal whose reply was lost, and then the record moved on",
         "late",
-        5936,
+        5360,
         (("begin.py", "changed.found if changed.made else waited_in", "changed.found"),),
     ),
     Found(
         "a waiter that was taken out by force, and timed out before it heard",
         "deaf",
-        4,
+        208,
         (("begin.py", "changed.found if changed.made else waited_in", "changed.found"),),
     ),
     Found(
         "a request to abort whose reply was lost asks the next job, too",
         "lossy",
-        145,
+        133,
         (("outside.py", "if not record.held(mine.ticket.id):", "if False:"),),
     ),
     Found(
         "a discard whose request was lost, and another has adopted the job",
         "storm",
-        739,
+        4760,
         (("outside.py", "(found is None or found.since != tried.since)", "True"),),
     ),
     Found(
         "an eviction whose reply was lost, and who was evicted asks again",
         "lossy",
-        1452,
+        60,
         (("outside.py", "in (*changed.unheard, changed.found):", "in (changed.found,):"),),
     ),
     Found(
         "an end that was cancelled, and then the client closed",
         "storm",
-        1024,
+        256,
         (("keeper.py", "in leftovers.items():", "in ():"),),
     ),
     Found(
         "an adoption under way while the client closes",
         "storm",
-        0,
+        5196,
         (("keeper.py", "    left.update(dict.fromkeys(me.heirs, True))\n", ""),),
     ),
     Found(
         "an end of a session that is not heard of during an outage",
         "cut",
-        269,
+        9187,
         (
             (
                 "controller.py",
