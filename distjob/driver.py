@@ -19,10 +19,19 @@ from distjob.hooks import Event, Hook
 from distjob.logs import warn
 from distjob.protocol.controller import CLOSED, Controller
 from distjob.protocol.effects import Op
+from distjob.protocol.hands import call_users, work
+from distjob.protocol.heart import beat
 from distjob.store import Store, Versioned
 
 T = TypeVar("T")
 log = logging.getLogger("distjob")
+
+BACKGROUND: dict[str, Callable[[Controller], Op[None]]] = {
+    "distjob-session": beat,
+    "distjob-chores": work,
+    "distjob-calls": call_users,
+}
+"""What a client does in the background, each in a thread or task of its own, by its name."""
 
 
 class BlockingIO:
@@ -42,6 +51,9 @@ class BlockingIO:
 
     def call(self, callbacks: Sequence[Callable[[], None]]) -> None:
         call_back(callbacks)
+
+    def report(self, what: str, error: Exception) -> None:
+        report(what, error)
 
 
 class Runner:
@@ -129,6 +141,11 @@ def deliver(hooks: Sequence[Hook], events: Sequence[Event]) -> None:
                 hook(event)
             except Exception:
                 log.exception("distjob: the hook %r failed at %r", hook, event)
+
+
+def report(what: str, error: Exception) -> None:
+    """Log an error that nobody expected."""
+    log.error("distjob: %s has failed, and is tried again", what, exc_info=error)
 
 
 def call_back(callbacks: Sequence[Callable[[], None]], *also: type[BaseException]) -> None:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from distjob.driver import call_back, check_fork, deliver, translated
+from distjob.driver import call_back, check_fork, deliver, report, translated
 from distjob.errors import ClientClosed
 from distjob.hooks import Hook
 from distjob.protocol.controller import Controller
@@ -77,6 +77,9 @@ class AsyncIO:
 
     def call(self, callbacks: Sequence[Callable[[], None]]) -> None:
         call_back(callbacks, asyncio.CancelledError)
+
+    def report(self, what: str, error: Exception) -> None:
+        report(what, error)
 
 
 class AsyncRunner:

@@ -79,13 +79,13 @@ def _begin(me: Controller, vm: str, wish: Wish, wait: float | None) -> Op[Held]:
 
 
 def live_session(me: Controller, until: float) -> Op[Session]:
-    """The session, waiting for the keeper to open one; raises BackendUnavailable, ClientClosed."""
+    """The session, waiting for the heart to open one; raises BackendUnavailable, ClientClosed."""
     while True:
         me.check_open()
         session = me.session
         if session is not None and session.holds(me.clock.monotonic()):
             return session
-        if session is not None:  # woken from a sleep before the keeper was
+        if session is not None:  # woken from a sleep before the heart was
             yield from lose(me, session, "it was not renewed in time")
         left = until - me.clock.monotonic()
         if left <= 0:
@@ -246,7 +246,7 @@ class _Attempt:
         )
 
     def abandon(self) -> Op[None]:
-        """Take the ticket out, held or waiting; what can't be done now the keeper does later."""
+        """Take the ticket out, held or waiting; what can't be done now the hands do later."""
 
         drop = dropping(self.me, self.ticket.id, gives_back=self.adopts)
         until = self.me.clock.monotonic() + GRACE

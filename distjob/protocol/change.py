@@ -57,7 +57,7 @@ class Changed(NamedTuple, Generic[R]):
 
 
 def lose(me: Controller, session: Session, why: str) -> Op[None]:
-    """The session has ended: let the keeper know, and who waits, whoever of them receives."""
+    """The session has ended: let the heart know, and who waits, whoever of them receives."""
     me.lose(session, why)
     yield from ask(Interrupt())
 

@@ -20,13 +20,13 @@ from distjob.protocol.parts import IDLE, Leftover, Session, View, Waiter, Wish
 from distjob.store import ABSENT, Ended, Event, Missed, Woken
 from distjob.ticket import Owner, Ticket
 
-KEEPER = object()
-"""The keeper, as receiver."""
+HANDS = object()
+"""The hands, as receiver."""
 CLOSED = "this client is closed: connect anew"
 
 
 class Controller:
-    """The state. ``session`` is None while there is none: the keeper opens the next."""
+    """The state. ``session`` is None while there is none: the heart opens the next."""
 
     def __init__(
         self,
@@ -51,8 +51,12 @@ class Controller:
         self.session: Session | None = None
         self.ready = signal()
         """Set while there is a session, and when the client closes."""
+        self.pulse = signal()
+        """Set when the heart has something to do before the next beat."""
         self.stir = signal()
-        """Set when the keeper has something to do."""
+        """Set when the hands have something to do."""
+        self.unread = False
+        """A renewal has come through: messages that are not pushed are to be looked for."""
         self.closing = False
         self.over = False
         """The store was closed, too: what it says from now on is no outage."""
@@ -62,7 +66,7 @@ class Controller:
         """Of VMs with waiters: the version at which this session stood in the record no more."""
         self.waiters: dict[str, dict[str, Waiter]] = {}
         self.receiver: Waiter | object | None = None
-        """Who receives the session's messages, for all: a waiter, or `KEEPER`."""
+        """Who receives the session's messages, for all: a waiter, or `HANDS`."""
         self.turns: dict[str, deque[Signal] | None] = {}
         """VMs that an operation is changing now, and those that come after it."""
         self.early: dict[str, int] = {}
@@ -71,7 +75,7 @@ class Controller:
         """Tickets (VM, id) to be taken out of the record: nobody has them any more."""
         self.heirs: set[tuple[str, str]] = set()
         """Tickets (VM, id) of adoptions under way: if the client closes, the job is given back."""
-        self.held = Holdings(clock, self.stir, hooked=hooked)
+        self.held = Holdings(clock, self.stir, signal(), hooked=hooked)
         """What this session holds."""
 
     # -- session -------------------------------------------------------------------------------
@@ -79,6 +83,7 @@ class Controller:
     def opened(self, session_id: str, sent: float) -> Session:
         self.session = Session(session_id, self.ttl, sent)
         self.ready.set()
+        self.stir.set()
         return self.session
 
     def lose(self, session: Session, why: str, how: How = "session") -> None:
@@ -96,6 +101,7 @@ class Controller:
                 self.ready.clear()
         for waiter in self._all_waiters():
             waiter.look_again()
+        self.pulse.set()
         self.stir.set()
 
     def check_open(self) -> None:
@@ -106,8 +112,8 @@ class Controller:
     def close(self) -> None:
         """Let everybody who waits find that the client is closed."""
         self.closing = True
-        self.ready.set()
-        self.stir.set()
+        for signal in (self.ready, self.pulse, self.stir, self.held.due):
+            signal.set()
         for waiter in self._all_waiters():
             waiter.look_again()
 
@@ -135,7 +141,7 @@ class Controller:
         return here[ticket_id]
 
     def leave(self, vm: str, ticket_id: str, *, gives_back: bool = False) -> None:
-        """Let the keeper take this ticket out of the record, by its next round.
+        """Let the hands take this ticket out of the record, by its next round.
 
         ``gives_back``: the async job that it has adopted goes on without an owner.
         """
@@ -161,7 +167,7 @@ class Controller:
             return
 
     def let_receive(self) -> None:
-        """If nobody receives, let one who waits do it, or else the keeper."""
+        """If nobody receives, let one who waits do it, or else the hands."""
         if self.receiver is not None:
             return
         if self.waiters:

@@ -50,6 +50,8 @@ class IO(Protocol[S_co]):
 
     def call(self, callbacks: Sequence[Callable[[], None]]) -> None: ...
 
+    def report(self, what: str, error: Exception) -> None: ...
+
 
 Scanned: TypeAlias = Sequence[tuple[str, Versioned]]
 Doer: TypeAlias = IO[Store | AsyncStore]
@@ -142,7 +144,7 @@ class Scan(Effect[Sequence[tuple[str, Versioned]]], frozen=True):
 
 
 class Interrupt(Effect[None], frozen=True):
-    """Let the keeper, which may be in `Receive`, look at what has changed."""
+    """Let the hands, which may be in `Receive`, look at what has changed."""
 
     def perform(self, io: Doer) -> None:
         io.store.interrupt()
@@ -156,6 +158,16 @@ class Wait(Effect[None], frozen=True):
 
     def perform(self, io: Doer) -> Awaitable[None] | None:
         return io.wait(self.signal, self.seconds)
+
+
+class Report(Effect[None], frozen=True):
+    """Tell of an error that nobody expected, and that the background outlives."""
+
+    what: str
+    error: Exception
+
+    def perform(self, io: Doer) -> None:
+        io.report(self.what, self.error)
 
 
 class Call(Effect[None], frozen=True):

@@ -20,9 +20,11 @@ from distjob.words import job_name
 class Holdings:
     """The jobs that the present session holds."""
 
-    def __init__(self, clock: Clock, stir: Signal, *, hooked: bool) -> None:
+    def __init__(self, clock: Clock, stir: Signal, due: Signal, *, hooked: bool) -> None:
         self._clock = clock
         self._stir = stir
+        self.due = due
+        """Set when callbacks are to be called."""
         self.by_vm: dict[str, dict[str, Held]] = {}
         """By VM and ticket."""
         self.long = 0
@@ -80,10 +82,10 @@ class Holdings:
                 held.abort = owned.abort
                 self.calls += (partial(call, owned.abort) for call in held.on_abort)
                 held.stir()
-                self._stir.set()
+                self.due.set()
 
     def suspect(self, vm: str) -> None:
-        """Let the keeper read what became of what is held there."""
+        """Let the hands read what became of what is held there."""
         if vm in self.by_vm:
             self.suspects.add(vm)
             self._stir.set()
@@ -135,6 +137,6 @@ class Holdings:
         self.calls += held.callbacks
         held.callbacks = ()
         held.stir()
-        self._stir.set()
+        self.due.set()
         job, seconds = job_name(held.ticket), self._clock.monotonic() - held.begun
         self.tell(Lost(vm=held.vm, job=job, token=held.token, held=seconds, how=how, why=why))

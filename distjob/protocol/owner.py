@@ -63,7 +63,7 @@ def set_job(
 
 
 def set_progress(me: Controller, held: Held, progress: Progress, *, patience: float) -> Op[None]:
-    """Write it, at most once in `PACE` seconds: what comes in between is written by the keeper."""
+    """Write it, at most once in `PACE` seconds: what comes in between is written by the hands."""
     claim(me, held)
     held.progress = held.unsaid = progress
     if held not in me.held.unsaid:
@@ -75,7 +75,7 @@ def set_progress(me: Controller, held: Held, progress: Progress, *, patience: fl
 
 
 def say_progress(me: Controller) -> Op[None]:
-    """The keeper's part of it. Raises BackendUnavailable, OutcomeUnknown: it is said later."""
+    """The hands' part of it. Raises BackendUnavailable, OutcomeUnknown: it is said later."""
     for held in tuple(me.held.unsaid):
         if held.progress_due <= me.clock.monotonic():
             held.progress_due = me.clock.monotonic() + PACE

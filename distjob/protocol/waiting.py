@@ -10,7 +10,7 @@ from __future__ import annotations
 from distjob.errors import BackendUnavailable, ClientClosed
 from distjob.line import watched
 from distjob.protocol.change import NOBODY, SessionEnded, change, look
-from distjob.protocol.controller import KEEPER, Controller
+from distjob.protocol.controller import HANDS, Controller
 from distjob.protocol.effects import Interrupt, Op, Receive, Remaining, Wait, ask
 from distjob.protocol.parts import Session, View, Waiter
 
@@ -77,7 +77,7 @@ def _listen(me: Controller, session: Session, waiter: Waiter, until: float) -> O
     usual waiter hears itself that it was let in, and no thread has to wake another.
     """
     if me.receiver is not None:
-        if me.receiver is KEEPER:
+        if me.receiver is HANDS:
             yield from ask(Interrupt())  # it makes room for one who waits
         yield from ask(Wait(until - me.clock.monotonic(), waiter.signal))
         return

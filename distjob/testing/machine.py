@@ -137,8 +137,10 @@ class Machine:
         self.interrupted = False
         self.reconnected = False
         self.receiver: tuple[Task, int, str] | None = None
-        self.kept = SimSignal(world)
-        """Set when the keeper has stopped."""
+        self.running = 3
+        """How many operations go on in the background: heart, hands and callbacks."""
+        self.stopped = SimSignal(world)
+        """Set when none of them does any more."""
 
     def run(self, name: str, op: Op[Any]) -> Task:
         """Begin an operation."""

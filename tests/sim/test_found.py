@@ -69,7 +69,7 @@ FOUND = (
         "a renewal that is answered after the local deadline",
         "sleep",
         210,
-        (("keeper.py", "    elif me.clock.monotonic() < session.deadline:", "    elif True:"),),
+        (("heart.py", "    elif me.clock.monotonic() < session.deadline:", "    elif True:"),),
     ),
     Found(
         "a begin that is refused on account of its own dead session",
@@ -119,13 +119,13 @@ FOUND = (
         "an end that was cancelled, and then the client closed",
         "storm",
         256,
-        (("keeper.py", "in leftovers.items():", "in ():"),),
+        (("closing.py", "in leftovers.items():", "in ():"),),
     ),
     Found(
         "an adoption under way while the client closes",
         "storm",
         5196,
-        (("keeper.py", "    left.update(dict.fromkeys(me.heirs, True))\n", ""),),
+        (("closing.py", "    left.update(dict.fromkeys(me.heirs, True))\n", ""),),
     ),
     Found(
         "an end of a session that is not heard of during an outage",

@@ -15,7 +15,7 @@ from distjob import async_job, line
 from distjob.async_job import adopt, amend
 from distjob.codec import decode, encode
 from distjob.errors import RecordError
-from distjob.protocol import begin, change, controller, keeper, outside, owner, waiting
+from distjob.protocol import begin, change, closing, controller, hands, outside, owner, waiting
 from distjob.protocol import held as holding
 from distjob.protocol.controller import Controller
 from distjob.protocol.effects import ask
@@ -318,7 +318,8 @@ def cancelled_adoptions_end_the_job(patch: Patch) -> None:
         return honest(me, ticket_id, gives_back=False)
 
     patch.setattr(begin, "dropping", dropping)
-    patch.setattr(keeper, "dropping", dropping)
+    patch.setattr(hands, "dropping", dropping)
+    patch.setattr(closing, "dropping", dropping)
 
 
 def detached_and_kept(patch: Patch) -> None:

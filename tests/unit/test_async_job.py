@@ -16,7 +16,7 @@ from distjob.line import bereft, woken
 from distjob.protocol.begin import begin
 from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Read
-from distjob.protocol.keeper import keep
+from distjob.protocol.hands import work
 from distjob.protocol.parts import Wish
 from distjob.record import JobRecord, Verdict
 from distjob.store import Committed, Versioned, Woken
@@ -245,10 +245,10 @@ def test_what_overtakes_the_reply_to_begin_is_looked_for(taken):
         op.send(Committed(version=5))
     held = done.value.value
     assert held.abort is None
-    keeper = keep(me)
-    assert next(keeper) == Read("vm")
+    hands = work(me)
+    assert next(hands) == Read("vm")
     found = Versioned(0, None) if taken else Versioned(6, encode(asked))
-    keeper.send(found)
+    hands.send(found)
     assert (held.taken, held.abort) == (taken, None if taken else ABORT)
 
 
