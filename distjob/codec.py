@@ -49,7 +49,7 @@ def decode(vm: str, version: int, value: bytes | None) -> JobRecord:
         raise _broken(vm, "its checksum is wrong")
     try:
         record = _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise _broken(vm, str(error)) from error
     if flaw := _flaw(record, version):
         raise _broken(vm, flaw)

@@ -90,10 +90,11 @@ class LeaseFacts:
         holding.check(self._runner.me, self._held)
 
     def on_lost(self, callback: Callable[[], None]) -> None:
-        """Have ``callback`` called once, by the client's background thread or task, if it is lost.
+        """Have ``callback`` called once, in the background, if it is lost.
 
-        At once, by the caller, if it is lost already. It must not block: it holds up the renewal
-        of the next session. Not called when the job was ended in good order.
+        At once, by the caller, if it is lost already. It may take its time, and holds up other
+        callbacks of this client and its closing; on asyncio it must not block the loop. Not called
+        when the job was ended in good order.
         Raises NotOwner (it was ended), ClientClosed.
         """
         if not self._runner.step(holding.on_lost(self._runner.me, self._held, callback)):

@@ -86,7 +86,7 @@ def live_session(me: Controller, until: float) -> Op[Session]:
         if session is not None and session.holds(me.clock.monotonic()):
             return session
         if session is not None:  # woken from a sleep before the heart was
-            yield from lose(me, session, "it was not renewed in time")
+            yield from lose(me, session, f"it was not renewed in time{session.trouble}")
         left = until - me.clock.monotonic()
         if left <= 0:
             raise BackendUnavailable(

@@ -14,6 +14,7 @@ from distjob.protocol.effects import Call, Op, Receive, Report, Wait, ask
 from distjob.protocol.owner import say_progress
 from distjob.protocol.parts import Leftover, Session
 from distjob.protocol.tries import settle
+from distjob.store import Missed
 
 EXPECTED = (BackendUnavailable, OutcomeUnknown, RecordError, ClientClosed)
 """Errors of a chore that are no fault of ours: it is done later."""
@@ -31,6 +32,7 @@ def work(me: Controller) -> Op[None]:
         except Exception as error:  # noqa: BLE001  whatever it is, the other chores are to be done
             if not isinstance(error, EXPECTED):
                 yield from ask(Report("a chore in the background", error))
+                me.hear(Missed())  # a message that was being heard is lost
             yield from ask(Wait(me.ttl / 20, me.stir))
 
 

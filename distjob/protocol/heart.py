@@ -25,12 +25,12 @@ def open_session(me: Controller) -> Op[Session]:
 
 def beat(me: Controller) -> Op[None]:
     """Until the client closes."""
-    stall, why = 0.0, LATE
+    stall = 0.0
     while not me.closing:
         me.pulse.clear()
         session, now = me.session, me.clock.monotonic()
         if session is not None and now >= session.deadline:
-            yield from lose(me, session, why)
+            yield from lose(me, session, LATE + session.trouble)
             continue
         if session is not None and now + stall > session.deadline:
             # Another try could outlast the deadline as the last one did, and leave nobody to say
@@ -44,11 +44,13 @@ def beat(me: Controller) -> Op[None]:
                 yield from _renew(me, session)
             else:
                 yield from ask(Wait(session.next_beat - now, me.pulse))
-            stall, why = 0.0, LATE
+            stall = 0.0
         except Exception as error:  # noqa: BLE001  whatever it is, the next try may succeed
             if not isinstance(error, BackendUnavailable):
                 yield from ask(Report("renewing the session", error))
-            stall, why = me.clock.monotonic() - now, f"{LATE}: {error or type(error).__name__}"
+            stall = me.clock.monotonic() - now
+            if session is not None:
+                session.trouble = f": {str(error) or type(error).__name__}"
             yield from ask(Wait(me.ttl / 20, me.pulse))
 
 
@@ -61,9 +63,10 @@ def _renew(me: Controller, session: Session) -> Op[None]:
         yield from lose(me, session, "the store ended it")
     elif me.clock.monotonic() < session.deadline:
         session.renewed(sent)
+        session.trouble = ""
         me.held.tell(Renewed(late=late, ttl=session.ttl))
         if not me.pushed:
             me.unread = True
             me.stir.set()
     else:  # too late: what was lost, and perhaps told to be, is never held again
-        yield from lose(me, session, LATE)
+        yield from lose(me, session, LATE + session.trouble)

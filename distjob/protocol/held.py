@@ -47,7 +47,7 @@ def _loss(held: Held) -> LeaseLost:
     if held.taken:
         text = taken_text(held.vm, job, held.token)
     else:
-        why = session.why or "it was not renewed in time"
+        why = session.why or f"it was not renewed in time{session.trouble}"
         text = (
             f"VM {held.vm!r}: the lease of {job} (token {held.token}) is lost: its session has"
             f" ended ({why}). Another controller may hold the job by now"

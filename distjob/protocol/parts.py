@@ -47,8 +47,8 @@ class Session:
     """
 
     __slots__ = (
-        *("_count", "alive", "deadline", "doubted", "doubts", "how", "id", "next_beat", "ttl"),
-        "why",
+        *("_count", "alive", "deadline", "doubted", "doubts", "how", "id", "next_beat"),
+        *("trouble", "ttl", "why"),
     )
 
     def __init__(self, session_id: str, ttl: float, sent: float) -> None:
@@ -58,6 +58,8 @@ class Session:
         self.why = ""
         self.how: How = "session"
         """Why it has ended, and as `distjob.hooks.Lost` says it."""
+        self.trouble = ""
+        """Why the last renewal has failed, to be said behind the reason of a loss."""
         self.doubts: dict[str, int] = {}
         """VMs of which a commit is in doubt, sent but not known to be made or void; with its
         number.

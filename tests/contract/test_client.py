@@ -25,6 +25,7 @@ from distjob import (
     Slot,
     clock,
 )
+from distjob.driver import BACKGROUND
 from distjob.testing.onloop import ProxyClient
 from distjob.testing.replay import PATIENCE, replay
 from until import until

@@ -13,10 +13,10 @@ from distjob.errors import BackendUnavailable, OutcomeUnknown
 from distjob.jobs import Job
 from distjob.protocol.begin import begin
 from distjob.protocol.change import Changed, SessionEnded, change
+from distjob.protocol.closing import close
 from distjob.protocol.controller import Controller
 from distjob.protocol.effects import CloseSession, Commit, Effect, KeepAlive, Op, Read, Settle, Wait
 from distjob.protocol.held import end
-from distjob.protocol.closing import close
 from distjob.protocol.parts import Held, Session, Wish
 from distjob.record import JobRecord, Verdict
 from distjob.store import Committed, Gone, Settled, Stale, Versioned
