@@ -4,7 +4,8 @@
     record.py async_job.py line.py  the rules, pure: a record, an async job's life, who wakes whom
     codec.py words.py           a record as bytes; what a caller is told about who is in the way
     protocol/                   every operation as a generator of effects, sans IO
-    driver.py client.py lease.py  blocking: run the generators; Client, connect; leases
+    driver.py client.py lease.py  blocking: run the generators; Client; leases
+    sharded.py shards.py        connect; a client over several stores; which of them has a VM
     aio/                        the same on asyncio
     arguments.py choices.py     what both are asked, checked; one of a few, told if it is none
     store.py                    THE boundary: what a backend must do; both.py offloop.py: its worlds
@@ -29,7 +30,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from distjob.client import Client, connect
+from distjob.client import Client
 from distjob.errors import (
     BackendUnavailable,
     BadRequest,
@@ -48,6 +49,7 @@ from distjob.errors import (
 from distjob.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss, Slot
 from distjob.lease import AsyncJobLease, Lease
 from distjob.protocol.look import JobStatus, VMStatus
+from distjob.sharded import connect
 from distjob.ticket import AbortRequest, Left, Progress
 
 if TYPE_CHECKING:

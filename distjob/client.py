@@ -7,13 +7,11 @@ checks. All rules are in record.py, all waiting and retrying in protocol/.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from os import PathLike
+from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from distjob import arguments
-from distjob.config import Settings, load, open_backend
 from distjob.driver import BACKGROUND, Runner, log
 from distjob.errors import BackendUnavailable, BadRequest, DistjobError
 from distjob.hooks import Hook
@@ -238,11 +236,7 @@ class Client:
         """
         if self._runner.forked:
             return
-        if threading.current_thread() in self._background:
-            raise BadRequest(
-                "a client can't be closed in a callback of its own, for whose end it waits:"
-                " let another thread close it"
-            )
+        self._refuse_callback()
         with self._runner.lock:
             if self._closed:
                 return
@@ -257,6 +251,14 @@ class Client:
             self._runner.run(make_calls(self._me))
             self._me.over = True
             self._store.close()
+
+    def _refuse_callback(self) -> None:
+        """Raises BadRequest in a callback of this client, for whose end closing it waits."""
+        if threading.current_thread() in self._background:
+            raise BadRequest(
+                "a client can't be closed in a callback of its own, for whose end it waits:"
+                " let another thread close it"
+            )
 
     def __enter__(self) -> Self:
         """Raises ClientClosed if it is closed already."""
@@ -300,28 +302,3 @@ class Client:
             self._store.interrupt()
         except BackendUnavailable as error:
             log.info("distjob: closing without waking the background: %s", error)
-
-
-def connect(
-    source: str | PathLike[str] | Mapping[str, Any] | Settings | None = None,
-    *,
-    hooks: Iterable[Hook] = (),
-) -> Client:
-    """Connect a controller: the store is chosen, and reached, by ``source``.
-
-    ``source``: path of a YAML file, a dict of the same shape, loaded settings, or None for the
-    defaults (an SQLite file: root's is /var/lib/distjob/jobs.db, another user's
-    $XDG_STATE_HOME/distjob/jobs.db or ~/.local/state/distjob/jobs.db; the folder is made). See
-    docs/configuration.md. ``hooks``: told what happens to this client's jobs, see `distjob.hooks`.
-    Raises ConfigError (file, key path and what would be right), BackendUnavailable (it can't be
-    reached now).
-    """
-    settings = load(source)
-    return Client(
-        open_backend(settings),
-        controller=settings.controller,
-        ttl=settings.session.ttl,
-        wait=settings.job.wait,
-        max_queued=settings.job.max_queued,
-        hooks=hooks,
-    )

@@ -7,8 +7,7 @@ All rules are in record.py, all waiting and retrying in protocol/.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from os import PathLike
+from collections.abc import Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,7 +16,6 @@ from distjob import client as blocking
 from distjob.aio.driver import AsyncRunner, Signal
 from distjob.aio.lease import AsyncJobLease, Lease
 from distjob.aio.opening import like, opens
-from distjob.config import Settings, load, open_backend_async
 from distjob.driver import BACKGROUND, log
 from distjob.errors import ClientClosed, DistjobError
 from distjob.hooks import Hook
@@ -248,27 +246,3 @@ class AsyncClient:
         owner = self._me.owner
         state = "closed" if self._me.closing else "open" if self._background else "not open yet"
         return f"<AsyncClient {owner.controller} ({owner.host}, pid {owner.pid}), {state}>"
-
-
-@opens
-@like(blocking.connect)
-async def connect(
-    source: str | PathLike[str] | Mapping[str, Any] | Settings | None = None,
-    *,
-    hooks: Iterable[Hook] = (),
-) -> AsyncClient:
-    settings = load(source)
-    store = await open_backend_async(settings)
-    try:
-        client = AsyncClient(
-            store,
-            controller=settings.controller,
-            ttl=settings.session.ttl,
-            wait=settings.job.wait,
-            max_queued=settings.job.max_queued,
-            hooks=hooks,
-        )
-    except BaseException:
-        await store.close()
-        raise
-    return await client

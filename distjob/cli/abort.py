@@ -8,8 +8,8 @@ import click
 
 from distjob.cli.options import config_option
 from distjob.cli.output import printable, terminable
-from distjob.client import connect
 from distjob.protocol.look import JobStatus
+from distjob.sharded import connect
 from distjob.words import owner_name
 
 

@@ -17,11 +17,11 @@ from distjob.cli.hold import check_system, connected, hold
 from distjob.cli.options import config_option
 from distjob.cli.output import printable, say, terminable
 from distjob.cli.show import facts_of
-from distjob.client import connect
 from distjob.config import load
 from distjob.errors import DistjobError
 from distjob.jobs import AsyncJob, Slot
 from distjob.lease import AsyncJobLease
+from distjob.sharded import connect
 
 
 @click.command()

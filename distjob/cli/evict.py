@@ -14,9 +14,9 @@ import click
 from distjob.cli.options import config_option
 from distjob.cli.output import EX_USAGE, fail, printable, say, terminable
 from distjob.cli.show import facts_of
-from distjob.client import connect
 from distjob.jobs import Slot
 from distjob.protocol.look import JobStatus, VMStatus
+from distjob.sharded import connect
 
 
 @click.command()

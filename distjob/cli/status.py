@@ -9,7 +9,7 @@ import click
 from distjob.cli.options import config_option
 from distjob.cli.output import printable
 from distjob.cli.show import as_json, show
-from distjob.client import connect
+from distjob.sharded import connect
 
 
 @click.command()

@@ -73,20 +73,27 @@ def mistake(name: str, section: Any, ttl: float) -> tuple[str, str] | None:
     return None
 
 
-def connect(name: str, section: Any, namespace: str, ttl: float) -> Store:
+def shards(name: str, section: Any) -> int:
+    """How many stores the VMs are spread over, by these settings."""
+    return find(name).shards(section)
+
+
+def connect(name: str, section: Any, namespace: str, ttl: float, shard: int = 0) -> Store:
     """Open the store of the backend called ``name``. Raises ConfigError, BackendUnavailable."""
     backend = _checked(name, section, ttl)
     with _extra(name, backend):
         if backend.source is not None:
             world = Threads()
-            source = backend.source(section, namespace, ttl, world, 0)
+            source = backend.source(section, namespace, ttl, world, shard)
             return Blocking(now(opened(source, world, ttl)))
         if backend.connect is None:
             raise ConfigError(f"backend {name!r} is for asyncio only: use distjob.aio.connect")
         return backend.connect(section, namespace, ttl)
 
 
-async def connect_async(name: str, section: Any, namespace: str, ttl: float) -> AsyncStore:
+async def connect_async(
+    name: str, section: Any, namespace: str, ttl: float, shard: int = 0
+) -> AsyncStore:
     """As `connect`, for the event loop that runs."""
     backend = _checked(name, section, ttl)
     with _extra(name, backend):
@@ -94,7 +101,7 @@ async def connect_async(name: str, section: Any, namespace: str, ttl: float) -> 
             from distjob.backend.tasks import Tasks  # a blocking program needs no asyncio
 
             world = Tasks()
-            return await opened(backend.source(section, namespace, ttl, world, 0), world, ttl)
+            return await opened(backend.source(section, namespace, ttl, world, shard), world, ttl)
         if backend.connect_async is None:
             raise ConfigError(f"backend {name!r} is for blocking clients only: use distjob.connect")
         return await backend.connect_async(section, namespace, ttl)
