@@ -69,7 +69,7 @@ def _flaw(record: JobRecord, version: int) -> str:
     if any(not 0 <= holder.token <= version for _, holder in record.holders()):
         return "a token is larger than the record's version"
     waiting = [ticket.id for ticket in record.queue]
-    if len({*waiting}) < len(waiting) or any(record.held(ticket_id) for ticket_id in waiting):
+    if len({*waiting}) < len(waiting) or any(record.holder_of(ticket_id) for ticket_id in waiting):
         return "a ticket stands in it twice"
     return ""
 

@@ -17,16 +17,16 @@ from typing import Any, TypeVar
 from distjob.errors import BackendUnavailable, ClientClosed
 from distjob.hooks import Event, Hook
 from distjob.logs import warn
-from distjob.protocol.controller import CLOSED, Controller
 from distjob.protocol.effects import Op
 from distjob.protocol.hands import call_users, work
 from distjob.protocol.heart import beat
+from distjob.protocol.state import CLOSED, ClientState
 from distjob.store import Store, Versioned
 
 T = TypeVar("T")
 log = logging.getLogger("distjob")
 
-BACKGROUND: dict[str, Callable[[Controller], Op[None]]] = {
+BACKGROUND: dict[str, Callable[[ClientState], Op[None]]] = {
     "distjob-session": beat,
     "distjob-chores": work,
     "distjob-calls": call_users,
@@ -59,7 +59,7 @@ class BlockingIO:
 class Runner:
     """Runs the operations of one controller, in any thread of the process that made it."""
 
-    def __init__(self, me: Controller, store: Store, hooks: Sequence[Hook] = ()) -> None:
+    def __init__(self, me: ClientState, store: Store, hooks: Sequence[Hook] = ()) -> None:
         self.me = me
         self.hooks = hooks
         self.lock = threading.Lock()
@@ -94,7 +94,7 @@ class Runner:
                     return result
             reply = error = None
             try:
-                if self.me.held.told:
+                if self.me.holdings.told:
                     self.tell()
                 reply = effect.perform(self._io)
             except BaseException as raised:  # noqa: BLE001  the operation decides what follows
@@ -106,13 +106,13 @@ class Runner:
 
     def tell(self) -> None:
         """Tell the hooks what has happened."""
-        if self.me.held.told:
+        if self.me.holdings.told:
             with self.lock:
-                told, self.me.held.told = self.me.held.told, []
+                told, self.me.holdings.told = self.me.holdings.told, []
             deliver(self.hooks, told)
 
 
-def translated(me: Controller, raised: BaseException) -> BaseException:
+def translated(me: ClientState, raised: BaseException) -> BaseException:
     """What an operation is told of an effect's error.
 
     That a store which was closed with its client is not there is no outage. A change of which

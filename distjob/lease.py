@@ -19,9 +19,9 @@ from distjob.names import check_wait
 from distjob.protocol import held as holding
 from distjob.protocol import owner as owning
 from distjob.protocol.begin import GRACE
-from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Op
-from distjob.protocol.parts import Held
+from distjob.protocol.parts import HeldJob
+from distjob.protocol.state import ClientState
 from distjob.ticket import AbortRequest, Progress
 from distjob.words import job_name
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 class Steps(Protocol):
     """What a driver offers to its leases: operations that wait for nothing."""
 
-    me: Controller
+    me: ClientState
 
     def check_process(self) -> None: ...
 
@@ -43,7 +43,7 @@ class LeaseFacts:
 
     __slots__ = ("_held", "_runner")
 
-    _held: Held
+    _held: HeldJob
     _runner: Steps
 
     @property
@@ -159,7 +159,7 @@ class Lease(LeaseFacts):
     __slots__ = ()
     _runner: Runner
 
-    def __init__(self, runner: Runner, held: Held) -> None:
+    def __init__(self, runner: Runner, held: HeldJob) -> None:
         self._runner = runner
         self._held = held
 

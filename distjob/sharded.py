@@ -22,8 +22,8 @@ from distjob.hooks import Hook
 from distjob.jobs import AgentJobLike, AsyncJobLike, JobLike, OnOwnerLoss, OnOwnerLossLike
 from distjob.lease import AsyncJobLease, Lease
 from distjob.names import check_vm
-from distjob.protocol.controller import CLOSED
 from distjob.protocol.look import JobStatus, VMStatus
+from distjob.protocol.state import CLOSED
 from distjob.shards import shard_of
 from distjob.store import Guarantees, Store
 

@@ -1,7 +1,7 @@
 """Every operation of a client as a generator of effects: it does no IO and knows no driver.
 
 effects.py      what may be asked of the world
-controller.py   the state that a client's operations share; parts.py: what it is made of
+state.py        the state that a client's operations share; parts.py: what it is made of
 holdings.py     what is held, and who must be told of it
 change.py tries.py    the loop that every change of a record goes through; what follows if it fails
 begin.py waiting.py   asking for a job, and waiting in line

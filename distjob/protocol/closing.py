@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from distjob.errors import RecordError
 from distjob.protocol.change import Edit, SessionEnded, change, dropping
-from distjob.protocol.controller import Controller
 from distjob.protocol.effects import CloseSession, Op, ask
 from distjob.protocol.parts import Session
+from distjob.protocol.state import ClientState
 from distjob.record import JobRecord
 
 
-def close(me: Controller) -> Op[None]:
+def close(me: ClientState) -> Op[None]:
     """End the session and all that is in its name. Heart and hands have stopped.
 
     Raises BackendUnavailable, OutcomeUnknown: the session then ends with its TTL.
@@ -19,14 +19,14 @@ def close(me: Controller) -> Op[None]:
     if session is None:
         return
     seen = dict(me.views)
-    left = {key: leftover.gives_back for key, leftover in me.leftovers.items()}
-    left.update(dict.fromkeys(me.heirs, True))
+    nobodys = {key: leftover.gives_back for key, leftover in me.leftovers.items()}
+    nobodys.update(dict.fromkeys(me.heirs, True))
     me.lose(session, "this client was closed", "closed")
     me.views.update(seen)
     until = me.clock.monotonic() + me.ttl / 2
     try:
-        for vm in dict.fromkeys([*seen, *(vm for vm, _ in left), *session.doubts]):
-            edit = _leaving(me, session, {t: left[v, t] for v, t in left if v == vm})
+        for vm in dict.fromkeys([*seen, *(vm for vm, _ in nobodys), *session.doubts]):
+            edit = _leaving(me, session, {t: nobodys[v, t] for v, t in nobodys if v == vm})
             try:
                 yield from change(me, session, vm, edit, until=until)
             except RecordError:
@@ -36,12 +36,12 @@ def close(me: Controller) -> Op[None]:
     yield from ask(CloseSession(session.id))
 
 
-def _leaving(me: Controller, session: Session, leftovers: dict[str, bool]) -> Edit[None]:
+def _leaving(me: ClientState, session: Session, leftovers: dict[str, bool]) -> Edit[None]:
     """Void all of this session's; but an async job whose end was begun ends, and is no orphan."""
 
     def leave(record: JobRecord) -> tuple[JobRecord, None]:
         for ticket_id, gives_back in leftovers.items():
             record, _ = dropping(me, ticket_id, gives_back=gives_back)(record)
-        return record.evict((session.id,), today=me.clock.wall()), None
+        return record.evict((session.id,), wall=me.clock.wall()), None
 
     return leave

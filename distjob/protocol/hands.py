@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from distjob.errors import BackendUnavailable, ClientClosed, OutcomeUnknown, RecordError
 from distjob.protocol.change import SessionEnded, change, dropping, look, lose
-from distjob.protocol.controller import HANDS, Controller
 from distjob.protocol.effects import Call, Op, Receive, Report, Wait, ask
 from distjob.protocol.owner import say_progress
 from distjob.protocol.parts import Leftover, Session
+from distjob.protocol.state import HANDS, ClientState
 from distjob.protocol.tries import settle
 from distjob.store import Missed
 
@@ -20,7 +20,7 @@ EXPECTED = (BackendUnavailable, OutcomeUnknown, RecordError, ClientClosed)
 """Errors of a chore that are no fault of ours: it is done later."""
 
 
-def work(me: Controller) -> Op[None]:
+def work(me: ClientState) -> Op[None]:
     """Until the client closes."""
     while not me.closing:
         me.stir.clear()
@@ -36,26 +36,26 @@ def work(me: Controller) -> Op[None]:
             yield from ask(Wait(me.ttl / 20, me.stir))
 
 
-def _chores(me: Controller, session: Session) -> Op[None]:
+def _chores(me: ClientState, session: Session) -> Op[None]:
     """One round."""
     yield from _tidy(me, session)
     yield from say_progress(me)
     yield from _look_after(me)
     now = me.clock.monotonic()
     due = [now + me.ttl / 3, *(leftover.due for leftover in me.leftovers.values())]
-    seconds = max(0.0, min([*due, *(held.progress_due for held in me.held.unsaid)]) - now)
-    if me.held.suspects or me.session is not session:
+    seconds = max(0.0, min([*due, *(held.progress_due for held in me.holdings.unsaid)]) - now)
+    if me.holdings.suspects or me.session is not session:
         return
     alone = me.receiver is None and not me.waiters
-    if alone and (me.pushed or me.held.long):
+    if alone and (me.pushed or me.holdings.long):
         yield from _listen(me, session, seconds)
-    elif alone and me.held.by_vm and me.unread:
+    elif alone and me.holdings.by_vm and me.unread:
         yield from _listen(me, session, 0.0)
     else:
         yield from ask(Wait(seconds, me.stir))
 
 
-def _listen(me: Controller, session: Session, seconds: float) -> Op[None]:
+def _listen(me: ClientState, session: Session, seconds: float) -> Op[None]:
     """Nobody waits: hear who has got in line behind one's own jobs, so as to end them at once."""
     me.receiver = HANDS
     me.unread = False
@@ -68,7 +68,7 @@ def _listen(me: Controller, session: Session, seconds: float) -> Op[None]:
             me.let_receive()
 
 
-def _tidy(me: Controller, session: Session) -> Op[None]:
+def _tidy(me: ClientState, session: Session) -> Op[None]:
     """Take out tickets that nobody has any more, and settle what is in doubt besides.
 
     Those of an older session are void already. Raises BackendUnavailable, OutcomeUnknown.
@@ -91,34 +91,34 @@ def _tidy(me: Controller, session: Session) -> Op[None]:
         yield from settle(session)
 
 
-def _look_after(me: Controller) -> Op[None]:
+def _look_after(me: ClientState) -> Op[None]:
     """Read what became of jobs held here of which something was said."""
-    for vm in list(me.held.suspects):
-        mine = list(me.held.by_vm.get(vm, {}).values())
-        me.held.suspects.discard(vm)
+    for vm in list(me.holdings.suspects):
+        mine = list(me.holdings.by_vm.get(vm, {}).values())
+        me.holdings.suspects.discard(vm)
         try:
             view = yield from look(me, vm)
         except BackendUnavailable:
-            me.held.suspect(vm)
+            me.holdings.suspect(vm)
             raise
         except RecordError:
             continue  # whoever changes it next is told
-        me.held.judge(vm, view.record, view.version)
+        me.holdings.judge(vm, view.record, view.version)
         for held in mine:
-            if not held.ended and view.record.held(held.ticket.id) is None:
-                me.held.take_away(held)
+            if not held.ended and view.record.holder_of(held.ticket.id) is None:
+                me.holdings.take_away(held)
 
 
-def call_users(me: Controller) -> Op[None]:
+def call_users(me: ClientState) -> Op[None]:
     """Call the users' callbacks as they fall due, until the client closes."""
     while not me.closing:
-        me.held.due.clear()
+        me.holdings.due.clear()
         yield from make_calls(me)
-        yield from ask(Wait(me.ttl, me.held.due))
+        yield from ask(Wait(me.ttl, me.holdings.due))
 
 
-def make_calls(me: Controller) -> Op[None]:
+def make_calls(me: ClientState) -> Op[None]:
     """The users' callbacks that are due."""
-    while me.held.calls:
-        callbacks, me.held.calls = tuple(me.held.calls), []
+    while me.holdings.calls:
+        callbacks, me.holdings.calls = tuple(me.holdings.calls), []
         yield from ask(Call(callbacks))

@@ -9,21 +9,21 @@ from __future__ import annotations
 from distjob.errors import BackendUnavailable
 from distjob.hooks import Renewed
 from distjob.protocol.change import lose
-from distjob.protocol.controller import Controller
 from distjob.protocol.effects import KeepAlive, Op, OpenSession, Report, Wait, ask
 from distjob.protocol.parts import Session
+from distjob.protocol.state import ClientState
 
 LATE = "it could not be renewed in time"
 
 
-def open_session(me: Controller) -> Op[Session]:
+def open_session(me: ClientState) -> Op[Session]:
     """Open a session and make it the controller's. Raises BackendUnavailable."""
     sent = me.clock.monotonic()
     owner = f"{me.owner.controller} {me.owner.host} {me.owner.pid}"
     return me.opened((yield from ask(OpenSession(me.ttl, owner))), sent)
 
 
-def beat(me: Controller) -> Op[None]:
+def beat(me: ClientState) -> Op[None]:
     """Until the client closes."""
     stall = 0.0
     while not me.closing:
@@ -54,7 +54,7 @@ def beat(me: Controller) -> Op[None]:
             yield from ask(Wait(me.ttl / 20, me.pulse))
 
 
-def _renew(me: Controller, session: Session) -> Op[None]:
+def _renew(me: ClientState, session: Session) -> Op[None]:
     sent, due = me.clock.monotonic(), session.next_beat
     me.early = {vm: version for vm, version in me.early.items() if vm in me.turns}
     alive = yield from ask(KeepAlive(session.id))
@@ -64,7 +64,7 @@ def _renew(me: Controller, session: Session) -> Op[None]:
     elif me.clock.monotonic() < session.deadline:
         session.renewed(sent)
         session.trouble = ""
-        me.held.tell(Renewed(late=late, ttl=session.ttl))
+        me.holdings.tell(Renewed(late=late, ttl=session.ttl))
         if not me.pushed:
             me.unread = True
             me.stir.set()

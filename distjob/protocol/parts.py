@@ -36,7 +36,7 @@ class Wish(NamedTuple):
     parent: str = ""
     on_owner_loss: OnOwnerLoss = OnOwnerLoss.RELEASE
     adopts: bool = False
-    """It asks for an async job that was left."""
+    """It asks for an async job whose owner is gone."""
 
 
 class Session:
@@ -91,7 +91,7 @@ class Session:
         return f"{self.id}.{self._count}"
 
 
-class Held:
+class HeldJob:
     """A job that was granted: what a lease is made of."""
 
     __slots__ = (
@@ -108,13 +108,13 @@ class Held:
         """On the local clock."""
         self.ended = False
         self.fallen = False
-        """It was said that it is lost."""
+        """Its loss was told."""
         self.taken = False
         """Somebody took it away by force; the session lives."""
         self.callbacks: tuple[Callable[[], None], ...] = ()
-        """Called if it is lost."""
+        """Called if the job is lost."""
         self.watchers: tuple[Signal, ...] = ()
-        """Set when it is lost, ends, or is asked to abort."""
+        """Set when the job is lost, ends, or is asked to abort."""
         self.on_abort: tuple[Callable[[AbortRequest], None], ...] = ()
         self.phase = ""
         self.progress: Progress | None = None

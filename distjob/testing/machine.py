@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Op
+from distjob.protocol.state import ClientState
 from distjob.store import Event, Missed
 from distjob.ticket import Owner
 
@@ -110,7 +110,7 @@ class Machine:
         self.name = name
         drift = world.profile.drift
         self.clock = SimClock(world, 1.0 + world.rng.uniform(-drift, drift))
-        self.me = Controller(
+        self.me = ClientState(
             Owner(name, f"host-{name}", 1),
             ttl=world.ttl,
             wait=30.0,

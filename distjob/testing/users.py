@@ -13,12 +13,12 @@ from distjob.jobs import AgentJob, AsyncJob, Job
 from distjob.protocol import held as holding
 from distjob.protocol import outside
 from distjob.protocol.closing import close
-from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Op, Wait, ask
 from distjob.protocol.hands import call_users, make_calls, work
 from distjob.protocol.heart import beat, open_session
 from distjob.protocol.look import orphans
 from distjob.protocol.parts import Wish
+from distjob.protocol.state import ClientState
 from distjob.testing.longjobs import LongWorker, kind_of
 from distjob.testing.machine import Machine, Task
 from distjob.testing.workers import begins
@@ -78,14 +78,14 @@ def start(world: World, errands: Iterator[int], workers: int) -> None:
         worker.task = machine.run(f"w{number}", worker.work(errands))
 
 
-def _in_the_background(machine: Machine, op: Callable[[Controller], Op[None]]) -> Op[None]:
+def _in_the_background(machine: Machine, op: Callable[[ClientState], Op[None]]) -> Op[None]:
     yield from op(machine.me)
     machine.running -= 1
     if not machine.running:
         machine.stopped.set()
 
 
-def _beating(me: Controller) -> Op[None]:
+def _beating(me: ClientState) -> Op[None]:
     while me.session is None and not me.closing:
         try:
             yield from open_session(me)

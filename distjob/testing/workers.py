@@ -14,9 +14,9 @@ from distjob.errors import ClientClosed, DistjobError, LeaseLost, NotOwner, Outc
 from distjob.jobs import PLAIN_JOBS, AgentJob, AsyncJob, Job, OnOwnerLoss
 from distjob.protocol import held as holding
 from distjob.protocol.begin import adopt, begin, begin_now
-from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Op, Wait, ask
-from distjob.protocol.parts import Held, Wish
+from distjob.protocol.parts import HeldJob, Wish
+from distjob.protocol.state import ClientState
 from distjob.testing.calls import Call
 from distjob.testing.machine import Machine, Task
 
@@ -28,7 +28,7 @@ class Cancelled(BaseException):
     """What a cancellation throws into an operation (KeyboardInterrupt, asyncio's)."""
 
 
-def begins(me: Controller, vm: str, wish: Wish, wait: float | None) -> Op[Held | None]:
+def begins(me: ClientState, vm: str, wish: Wish, wait: float | None) -> Op[HeldJob | None]:
     """The operation that a client runs for this wish; it waits, unless ``wait`` is None."""
     if wish.adopts:
         return (yield from adopt(me, vm, wish))
@@ -147,7 +147,7 @@ class Worker:
         if not lease.over:
             yield from self.let_go(lease, holding.end)
 
-    def let_go(self, lease: Lease, how: Callable[[Controller, Held], Op[None]]) -> Op[None]:
+    def let_go(self, lease: Lease, how: Callable[[ClientState, HeldJob], Op[None]]) -> Op[None]:
         """End or detach."""
         call = lease.call
         lease.over = call.ending = True

@@ -399,7 +399,7 @@ def test_what_is_left_of_a_dead_controller_is_void_within_ttl_and_a_second(clien
         ticket = Ticket(
             id=f"{session}.1", session=session, owner=owner, api="x", asked=0.0, job=Job.MODIFY
         )
-        record = decode("vm", now.version, now.value).request(ticket, today=0.0)[1]
+        record = decode("vm", now.version, now.value).request(ticket, wall=0.0)[1]
         store.commit("vm", now.version, encode(record), session, ())
         assert len(a.status("vm").waiters) == number
     with a.begin("vm", "modify", wait=30):

@@ -155,7 +155,7 @@ def test_the_hands_outlive_any_error(
         monkeypatch.setattr(Holdings, "judge", judge)
         with caplog.at_level(logging.ERROR, "distjob"):
             with jobs._runner.lock:
-                jobs._me.held.suspect("vm")
+                jobs._me.holdings.suspect("vm")
             other.abort("long")
             assert broken.wait(PATIENCE)
             assert heard.wait(PATIENCE)

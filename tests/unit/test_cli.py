@@ -21,7 +21,8 @@ from distjob import errors
 from distjob.cli.app import cli
 from distjob.cli.output import exit_code, printable
 from distjob.cli.show import rows_of, table
-from distjob.client import Client, connect
+from distjob.client import Client
+from distjob.sharded import connect
 from ends import started
 
 
