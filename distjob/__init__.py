@@ -4,7 +4,8 @@
     record.py async_job.py line.py  the rules, pure: a record, an async job's life, who wakes whom
     codec.py words.py           a record as bytes; what a caller is told about who is in the way
     protocol/                   every operation as a generator of effects, sans IO
-    driver.py client.py lease.py  blocking: run the generators; Client, connect; leases
+    driver.py client.py lease.py  blocking: run the generators; Client; leases
+    sharded.py shards.py        connect; a client over several stores; which of them has a VM
     aio/                        the same on asyncio
     arguments.py choices.py     what both are asked, checked; one of a few, told if it is none
     store.py                    THE boundary: what a store must do; backend/: how a backend does it
@@ -48,16 +49,17 @@ from distjob.errors import (
 
 if TYPE_CHECKING:
     from distjob import aio
-    from distjob.client import Client, connect
+    from distjob.client import Client
     from distjob.fence import Fence
     from distjob.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss, Slot
     from distjob.lease import AsyncJobLease, Lease
     from distjob.protocol.look import JobStatus, VMStatus
+    from distjob.sharded import connect
     from distjob.ticket import AbortRequest, Left, Progress
 
     __version__: str
 
-_HOMES = ("jobs", "ticket", "fence", "protocol.look", "lease", "client")
+_HOMES = ("jobs", "ticket", "fence", "protocol.look", "lease", "client", "sharded")
 """Where the names below come from that are imported when they are first asked for."""
 
 __all__ = [

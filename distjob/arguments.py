@@ -9,7 +9,6 @@ import math
 import os
 import socket
 from collections.abc import Callable, Iterable
-from typing import cast
 
 from distjob import clock
 from distjob.choices import chosen
@@ -18,10 +17,10 @@ from distjob.jobs import AgentJob, AsyncJob, Job, Mask, OnOwnerLoss, mask_of
 from distjob.names import check_label, check_ttl, check_vm, check_wait
 from distjob.protocol import begin as beginning
 from distjob.protocol import outside
-from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Op, Signal
 from distjob.protocol.look import JobStatus
-from distjob.protocol.parts import Held, Wish
+from distjob.protocol.parts import HeldJob, Wish
+from distjob.protocol.state import ClientState
 from distjob.store import Guarantees
 from distjob.ticket import Owner, Progress
 
@@ -35,12 +34,12 @@ def controller(
     wait: float,
     max_queued: int,
     hooked: bool,
-) -> Controller:
+) -> ClientState:
     """The state of a client of this process, its arguments checked. Raises BadRequest."""
     if max_queued < 0:
         raise BadRequest(f"max_queued is {max_queued}: 0 (no limit) or more is right")
     host = socket.gethostname()
-    return Controller(
+    return ClientState(
         Owner(check_label("a controller's name", name or host), host, os.getpid()),
         ttl=check_ttl(ttl),
         wait=check_wait(wait),
@@ -55,30 +54,30 @@ def controller(
 # -- operations -----------------------------------------------------------------------------------
 
 
-def begin(me: Controller, vm: str, wish: Wish, wait: float | None) -> Op[Held]:
+def begin(me: ClientState, vm: str, wish: Wish, wait: float | None) -> Op[HeldJob]:
     """Begin, waiting ``wait`` seconds or the client's default: it is never refused as busy."""
-    return cast("Op[Held]", beginning.begin(me, check_vm(vm), wish, _patience(me, wait)))
+    return beginning.begin(me, check_vm(vm), wish, _patience(me, wait))
 
 
-def begin_now(me: Controller, vm: str, wish: Wish) -> Op[Held | None]:
+def begin_now(me: ClientState, vm: str, wish: Wish) -> Op[HeldJob | None]:
     """Begin without waiting; None if it is busy."""
-    return beginning.begin(me, check_vm(vm), wish, None)
+    return beginning.begin_now(me, check_vm(vm), wish)
 
 
-def granted(held: Held | None) -> Held:
-    """What was not refused as busy."""
-    if held is None:
-        raise AssertionError("only a begin that does not wait is refused as busy")
-    return held
+def adopt(me: ClientState, vm: str, kind: object, api: str) -> Op[HeldJob]:
+    """Become the owner of an async job that was left."""
+    kind = chosen(AsyncJob, kind, vm)
+    wish = Wish(_label(api or kind), job=Job.ASYNC, kind=kind, adopts=True)
+    return beginning.adopt(me, check_vm(vm), wish)
 
 
-def abort(me: Controller, vm: str, reason: str, api: str, wait: float | None) -> Op[JobStatus]:
+def abort(me: ClientState, vm: str, reason: str, api: str, wait: float | None) -> Op[JobStatus]:
     why = check_label("a reason", reason)
     label = _label(api or "abort")
     return outside.abort(me, check_vm(vm), why, label, _patience(me, wait))
 
 
-def _patience(me: Controller, wait: float | None) -> float:
+def _patience(me: ClientState, wait: float | None) -> float:
     return me.wait if wait is None else check_wait(wait)
 
 
@@ -102,12 +101,7 @@ def long(vm: str, kind: object, on_owner_loss: object, api: str) -> Wish:
     return Wish(_label(api or kind), job=Job.ASYNC, kind=kind, on_owner_loss=policy)
 
 
-def heir(vm: str, kind: object, api: str) -> Wish:
-    kind = chosen(AsyncJob, kind, vm)
-    return Wish(_label(api or kind), job=Job.ASYNC, kind=kind, adopts=True)
-
-
-def step(held: Held, api: str) -> Wish:
+def step(held: HeldJob, api: str) -> Wish:
     kind, parent = held.ticket.kind, held.ticket.id
     label = _label(api or f"{kind} step")
     return Wish(label, job=Job.ASYNC_NESTED, kind=kind, parent=parent)

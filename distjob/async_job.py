@@ -23,7 +23,7 @@ def amend(
     record: JobRecord,
     ticket_id: str,
     *,
-    today: float,
+    wall: float,
     mask: Mask | None = None,
     phase: str | None = None,
     progress: Progress | None = None,
@@ -39,7 +39,7 @@ def amend(
     new = {name: value for name, value in given.items() if value is not None}
     if all(getattr(running, name) == value for name, value in new.items()):
         return record
-    return _with(record, running, **new).promote(today)
+    return _with(record, running, **new).promote(wall)
 
 
 def request_abort(record: JobRecord, abort: AbortRequest) -> JobRecord | None:
@@ -52,22 +52,22 @@ def request_abort(record: JobRecord, abort: AbortRequest) -> JobRecord | None:
     return record if record.async_.abort else _with(record, record.async_, abort=abort)
 
 
-def detach(record: JobRecord, ticket_id: str, *, today: float) -> JobRecord | None:
+def detach(record: JobRecord, ticket_id: str, *, wall: float) -> JobRecord | None:
     """The owner gives the job up without ending it; its steps that still wait are dropped.
 
     So is one that this same commit let in. A step that is under way keeps the sync slot until its
     own end, as at the job's end. The same record if this owner has done it already.
     """
     running = record.async_
-    if running is None or running.ticket.id != ticket_id or running.left is Left.ORPHANED:
+    if running is None or running.ticket.id != ticket_id or running.owner_gone is Left.ORPHANED:
         return None
-    if running.left:
+    if running.owner_gone:
         return record
-    left = _with(record, running, left=Left.DETACHED)
-    return left.without(
+    detached = _with(record, running, owner_gone=Left.DETACHED)
+    return detached.without(
         lambda ticket: record.just_let_in(ticket, ticket_id),
         lambda ticket: ticket.parent == ticket_id,
-    ).promote(today)
+    ).promote(wall)
 
 
 def adopt(record: JobRecord, ticket: Ticket) -> tuple[Verdict, JobRecord]:
@@ -80,10 +80,10 @@ def adopt(record: JobRecord, ticket: Ticket) -> tuple[Verdict, JobRecord]:
     running = record.async_
     if running is None or running.ticket.kind is not ticket.kind:
         return Verdict.WRONG_JOB, record
-    if not running.left:
+    if not running.owner_gone:
         return Verdict.NOT_OWNER, record
     heir = msgspec.structs.replace(ticket, on_owner_loss=running.ticket.on_owner_loss)
-    return Verdict.GRANTED, _with(record, running, ticket=heir, token=0, left=None)
+    return Verdict.GRANTED, _with(record, running, ticket=heir, token=0, owner_gone=None)
 
 
 def _with(record: JobRecord, running: AsyncHolder, **changes: Any) -> JobRecord:

@@ -1,33 +1,33 @@
 """The blocking client: a thin shell that runs the protocol's operations in the caller's thread.
 
-It adds to them a background thread for the session, the process check after a fork, and the
-arguments' checks. All rules are in record.py, all waiting and retrying in protocol/.
+It adds to them the threads in the background, the process check after a fork, and the arguments'
+checks. All rules are in record.py, all waiting and retrying in protocol/.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from os import PathLike
+from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from distjob import arguments
-from distjob.config import Settings, load, open_backend
-from distjob.driver import Runner, log
+from distjob.driver import BACKGROUND, Runner, log
 from distjob.errors import BackendUnavailable, BadRequest, DistjobError
 from distjob.hooks import Hook
 from distjob.jobs import AgentJobLike, AsyncJobLike, JobLike, OnOwnerLoss, OnOwnerLossLike
 from distjob.lease import AsyncJobLease, Lease
 from distjob.names import check_vm
-from distjob.protocol.keeper import close, keep, make_calls, open_session
+from distjob.protocol.closing import close
+from distjob.protocol.hands import make_calls
+from distjob.protocol.heart import open_session
 from distjob.protocol.look import JobStatus, VMStatus, orphans, status, statuses
 from distjob.protocol.outside import discard, evict
 from distjob.store import Guarantees, Store
 
 
 class Client:
-    """A controller's access to the jobs of all VMs of a namespace: one session, one thread.
+    """A controller's access to the jobs of all VMs of a namespace: one session.
 
     Thread-safe. Made by `connect`, or directly for a store that is at hand. A context manager:
     leaving it closes it. After a fork, the child's copy refuses to work.
@@ -69,8 +69,12 @@ class Client:
         except BaseException:
             store.close()
             raise
-        self._keeper = threading.Thread(target=self._keep, name="distjob-session", daemon=True)
-        self._keeper.start()
+        self._background = [
+            threading.Thread(target=self._keep, args=(name,), name=name, daemon=True)
+            for name in BACKGROUND
+        ]
+        for thread in self._background:
+            thread.start()
 
     @property
     def guarantees(self) -> Guarantees:
@@ -162,8 +166,9 @@ class Client:
         If it is cancelled, the job is left as it was.
         Source: ``qemuDomainObjStartJobPhase``, and libvirt's recovery after a restart.
         """
-        op = arguments.begin_now(self._me, vm, arguments.heir(vm, kind, api))
-        return AsyncJobLease(self._runner, arguments.granted(self._runner.run(op)))
+        return AsyncJobLease(
+            self._runner, self._runner.run(arguments.adopt(self._me, vm, kind, api))
+        )
 
     def abort(
         self, vm: str, *, reason: str = "", api: str = "", wait: float | None = None
@@ -231,11 +236,7 @@ class Client:
         """
         if self._runner.forked:
             return
-        if threading.current_thread() is self._keeper:
-            raise BadRequest(
-                "a client can't be closed in a callback of its own, which is called by the thread"
-                " that renews its session: let another thread close it"
-            )
+        self._refuse_callback()
         with self._runner.lock:
             if self._closed:
                 return
@@ -243,12 +244,21 @@ class Client:
             self._me.close()
         try:
             self._interrupt()
-            self._keeper.join()
+            for thread in self._background:
+                thread.join()
             self._runner.run(close(self._me))
         finally:
             self._runner.run(make_calls(self._me))
             self._me.over = True
             self._store.close()
+
+    def _refuse_callback(self) -> None:
+        """Raises BadRequest in a callback of this client, for whose end closing it waits."""
+        if threading.current_thread() in self._background:
+            raise BadRequest(
+                "a client can't be closed in a callback of its own, for whose end it waits:"
+                " let another thread close it"
+            )
 
     def __enter__(self) -> Self:
         """Raises ClientClosed if it is closed already."""
@@ -274,15 +284,15 @@ class Client:
         state = "closed" if self._me.closing else "open"
         return f"<Client {owner.controller} ({owner.host}, pid {owner.pid}), {state}>"
 
-    def _keep(self) -> None:
-        """The background thread. It must never die silently: leases depend on it."""
+    def _keep(self, name: str) -> None:
+        """A thread in the background. It must never die silently: leases depend on it."""
         try:
-            self._runner.run(keep(self._me))
+            self._runner.run(BACKGROUND[name](self._me))
         except BaseException:
-            log.exception("distjob: renewal has failed; all leases of this client are lost")
+            log.exception("distjob: %s has died; all leases of this client are lost", name)
             with self._runner.lock:
                 if self._me.session:
-                    self._me.lose(self._me.session, "renewal has failed, see the log")
+                    self._me.lose(self._me.session, f"{name} has died, see the log")
                 self._me.close()
             self._runner.run(make_calls(self._me))
             raise
@@ -291,30 +301,4 @@ class Client:
         try:
             self._store.interrupt()
         except BackendUnavailable as error:
-            log.info("distjob: closing without waking the background thread: %s", error)
-
-
-def connect(
-    source: str | PathLike[str] | Mapping[str, Any] | Settings | None = None,
-    *,
-    hooks: Iterable[Hook] = (),
-) -> Client:
-    """Connect a controller: the store is chosen, and reached, by ``source``.
-
-    ``source``: path of a YAML file, a dict of the same shape, the store's URL (``redis://...``, all
-    else by default), loaded settings, or None for the defaults (an SQLite file: root's is
-    /var/lib/distjob/jobs.db, another user's $XDG_STATE_HOME/distjob/jobs.db or
-    ~/.local/state/distjob/jobs.db; the folder is made). See docs/configuration.md. ``hooks``: told
-    what happens to this client's jobs, see `distjob.hooks`.
-    Raises ConfigError (file, key path and what would be right), BackendUnavailable (it can't be
-    reached now).
-    """
-    settings = load(source)
-    return Client(
-        open_backend(settings),
-        controller=settings.controller,
-        ttl=settings.session.ttl,
-        wait=settings.job.wait,
-        max_queued=settings.job.max_queued,
-        hooks=hooks,
-    )
+            log.info("distjob: closing without waking the background: %s", error)

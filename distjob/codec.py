@@ -75,7 +75,7 @@ def _flaw(record: JobRecord, version: int) -> str:
     if len(record.queue) > LONGEST_LINE:
         return f"more than {LONGEST_LINE} wait"
     waiting = [ticket.id for ticket in record.queue]
-    if len({*waiting}) < len(waiting) or any(record.held(ticket_id) for ticket_id in waiting):
+    if len({*waiting}) < len(waiting) or any(record.holder_of(ticket_id) for ticket_id in waiting):
         return "a ticket stands in it twice"
     return ""
 

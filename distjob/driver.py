@@ -17,12 +17,21 @@ from typing import Any, TypeVar
 from distjob.errors import BackendUnavailable, ClientClosed
 from distjob.hooks import Event, Hook
 from distjob.logs import warn
-from distjob.protocol.controller import CLOSED, Controller
 from distjob.protocol.effects import Op
+from distjob.protocol.hands import call_users, work
+from distjob.protocol.heart import beat
+from distjob.protocol.state import CLOSED, ClientState
 from distjob.store import Store, Versioned
 
 T = TypeVar("T")
 log = logging.getLogger("distjob")
+
+BACKGROUND: dict[str, Callable[[ClientState], Op[None]]] = {
+    "distjob-session": beat,
+    "distjob-chores": work,
+    "distjob-calls": call_users,
+}
+"""What a client does in the background, each in a thread or task of its own, by its name."""
 
 
 class BlockingIO:
@@ -43,11 +52,14 @@ class BlockingIO:
     def call(self, callbacks: Sequence[Callable[[], None]]) -> None:
         call_back(callbacks)
 
+    def report(self, what: str, error: Exception) -> None:
+        report(what, error)
+
 
 class Runner:
     """Runs the operations of one controller, in any thread of the process that made it."""
 
-    def __init__(self, me: Controller, store: Store, hooks: Sequence[Hook] = ()) -> None:
+    def __init__(self, me: ClientState, store: Store, hooks: Sequence[Hook] = ()) -> None:
         self.me = me
         self.hooks = hooks
         self.lock = threading.Lock()
@@ -82,7 +94,7 @@ class Runner:
                     return result
             reply = error = None
             try:
-                if self.me.held.told:
+                if self.me.holdings.told:
                     self.tell()
                 reply = effect.perform(self._io)
             except BaseException as raised:  # noqa: BLE001  the operation decides what follows
@@ -94,13 +106,13 @@ class Runner:
 
     def tell(self) -> None:
         """Tell the hooks what has happened."""
-        if self.me.held.told:
+        if self.me.holdings.told:
             with self.lock:
-                told, self.me.held.told = self.me.held.told, []
+                told, self.me.holdings.told = self.me.holdings.told, []
             deliver(self.hooks, told)
 
 
-def translated(me: Controller, raised: BaseException) -> BaseException:
+def translated(me: ClientState, raised: BaseException) -> BaseException:
     """What an operation is told of an effect's error.
 
     That a store which was closed with its client is not there is no outage. A change of which
@@ -129,6 +141,11 @@ def deliver(hooks: Sequence[Hook], events: Sequence[Event]) -> None:
                 hook(event)
             except Exception:
                 log.exception("distjob: the hook %r failed at %r", hook, event)
+
+
+def report(what: str, error: Exception) -> None:
+    """Log an error that nobody expected."""
+    log.error("distjob: %s has failed, and is tried again", what, exc_info=error)
 
 
 def call_back(callbacks: Sequence[Callable[[], None]], *also: type[BaseException]) -> None:

@@ -87,7 +87,7 @@ def fence_of(record: JobRecord, ticket_id: str) -> Fence:
     holders = dict(record.holders())
     own = tuple(slot for slot, holder in holders.items() if holder.ticket.id == ticket_id)
     token = holders[own[0]].token
-    if record.async_ and record.async_.left:
+    if record.async_ and record.async_.owner_gone:
         del holders[Slot.ASYNC]
     floors = (holders[slot].token if slot in holders else token for slot in Slot)
     return Fence(own, *floors)

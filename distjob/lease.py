@@ -20,9 +20,9 @@ from distjob.names import check_wait
 from distjob.protocol import held as holding
 from distjob.protocol import owner as owning
 from distjob.protocol.begin import GRACE
-from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Op
-from distjob.protocol.parts import Held
+from distjob.protocol.parts import HeldJob
+from distjob.protocol.state import ClientState
 from distjob.ticket import AbortRequest, Progress
 from distjob.words import job_name
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 class Steps(Protocol):
     """What a driver offers to its leases: operations that wait for nothing."""
 
-    me: Controller
+    me: ClientState
 
     def check_process(self) -> None: ...
 
@@ -44,7 +44,7 @@ class LeaseFacts:
 
     __slots__ = ("_held", "_runner")
 
-    _held: Held
+    _held: HeldJob
     _runner: Steps
 
     @property
@@ -99,10 +99,11 @@ class LeaseFacts:
         holding.check(self._runner.me, self._held)
 
     def on_lost(self, callback: Callable[[], None]) -> None:
-        """Have ``callback`` called once, by the client's background thread or task, if it is lost.
+        """Have ``callback`` called once, in the background, if it is lost.
 
-        At once, by the caller, if it is lost already. It must not block: it holds up the renewal
-        of the next session. Not called when the job was ended in good order.
+        At once, by the caller, if it is lost already. It may take its time, and holds up other
+        callbacks of this client and its closing; on asyncio it must not block the loop. Not called
+        when the job was ended in good order.
         Raises NotOwner (it was ended), ClientClosed.
         """
         if not self._runner.step(holding.on_lost(self._runner.me, self._held, callback)):
@@ -167,7 +168,7 @@ class Lease(LeaseFacts):
     __slots__ = ()
     _runner: Runner
 
-    def __init__(self, runner: Runner, held: Held) -> None:
+    def __init__(self, runner: Runner, held: HeldJob) -> None:
         self._runner = runner
         self._held = held
 

@@ -57,13 +57,13 @@ def woken(old: JobRecord, new: JobRecord, author: str) -> frozenset[str]:
         return frozenset()  # as at nearly every begin and end
     sessions = bereft(old, new, author)
     running = new.async_
-    if running and running.abort and not running.left and old.async_ and not old.async_.abort:
+    if running and running.abort and not running.owner_gone and old.async_ and not old.async_.abort:
         sessions.add(running.ticket.session)
     if not old.queue and not new.queue:
         return frozenset(sessions)
     sessions.update(ticket.session for ticket in stirred(old, new))
-    left = {ticket.id for ticket in new.queue}.union(h.ticket.id for _, h in new.holders())
-    if any(t.session == author for t in old.queue if t.nested and t.id not in left):
+    still = {ticket.id for ticket in new.queue}.union(h.ticket.id for _, h in new.holders())
+    if any(t.session == author for t in old.queue if t.nested and t.id not in still):
         sessions.add(author)  # a step that waited has gone with its async job
     if len(old.queue) < len(new.queue) <= SHORT:
         sessions.update(h.ticket.session for h in new.owners() if h.ticket.session != author)
@@ -79,11 +79,11 @@ def bereft(old: JobRecord, new: JobRecord, author: str) -> set[str]:
     taken = {
         holder.ticket.session
         for holder in old.owners()
-        if holder.ticket.session != author and not new.held(holder.ticket.id)
+        if holder.ticket.session != author and not new.holder_of(holder.ticket.id)
     }
     if len(new.queue) < len(old.queue):
-        left = {ticket.id for ticket in new.queue}.union(h.ticket.id for _, h in new.holders())
-        taken.update(t.session for t in old.queue if t.session != author and t.id not in left)
+        still = {ticket.id for ticket in new.queue}.union(h.ticket.id for _, h in new.holders())
+        taken.update(t.session for t in old.queue if t.session != author and t.id not in still)
     return taken
 
 

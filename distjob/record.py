@@ -82,10 +82,10 @@ class JobRecord(
             yield self.sync
         if self.agent:
             yield self.agent
-        if self.async_ and not self.async_.left:
+        if self.async_ and not self.async_.owner_gone:
             yield self.async_
 
-    def held(self, ticket_id: str) -> Holder | None:
+    def holder_of(self, ticket_id: str) -> Holder | None:
         """The slot that this ticket holds (the sync one, if it holds two)."""
         for holder in (self.sync, self.agent):
             if holder is not None and holder.ticket.id == ticket_id:
@@ -95,7 +95,7 @@ class JobRecord(
     def owned(self, ticket_id: str) -> AsyncHolder | None:
         """The async job, if this ticket owns it."""
         running = self.async_
-        if running is None or running.left or running.ticket.id != ticket_id:
+        if running is None or running.owner_gone or running.ticket.id != ticket_id:
             return None
         return running
 
@@ -154,13 +154,13 @@ class JobRecord(
     # -- changing ------------------------------------------------------------------------------
 
     def request(
-        self, ticket: Ticket, *, today: float, max_queued: int = 0, wait: bool = True
+        self, ticket: Ticket, *, wall: float, max_queued: int = 0, wait: bool = True
     ) -> tuple[Verdict, JobRecord]:
         """Rules 1 to 5. A refusal returns this same record; so does a ticket that is known already.
 
-        ``today`` is the wall clock, for people.
+        ``wall`` is the wall clock, for people.
         """
-        if self.held(ticket.id):
+        if self.holder_of(ticket.id):
             return Verdict.GRANTED, self
         if self.waits(ticket.id):
             return Verdict.WAITING, self
@@ -169,39 +169,39 @@ class JobRecord(
         if 0 < max_queued <= self.count() and not ticket.exempt:
             return Verdict.FULL, self
         if self.admits(ticket):
-            return Verdict.GRANTED, self._grant(ticket, today)
+            return Verdict.GRANTED, self._grant(ticket, wall)
         if not wait:
             return Verdict.BUSY, self
         if len(self.queue) >= LONGEST_LINE:
             return Verdict.FULL, self
         return Verdict.WAITING, msgspec.structs.replace(self, queue=(*self.queue, ticket))
 
-    def end(self, ticket_id: str, *, today: float) -> JobRecord:
+    def end(self, ticket_id: str, *, wall: float) -> JobRecord:
         """End the job of this ticket; the same record if it holds none.
 
         With an async job end those of its steps that still wait, or that this same commit let in;
         a step that is under way keeps the sync slot until its own end.
         """
-        if not self.held(ticket_id):
+        if not self.holder_of(ticket_id):
             return self
         return self.without(
             lambda ticket: ticket.id == ticket_id or self.just_let_in(ticket, ticket_id),
             lambda ticket: ticket.parent == ticket_id,
-        ).promote(today)
+        ).promote(wall)
 
-    def withdraw(self, ticket_id: str, *, today: float) -> JobRecord:
+    def withdraw(self, ticket_id: str, *, wall: float) -> JobRecord:
         """Take a waiting ticket out of the queue; the same record if it does not wait."""
         if not self.waits(ticket_id):
             return self
         queue = tuple(ticket for ticket in self.queue if ticket.id != ticket_id)
-        return msgspec.structs.replace(self, queue=queue).promote(today)
+        return msgspec.structs.replace(self, queue=queue).promote(wall)
 
-    def drop(self, ticket_id: str, *, today: float) -> JobRecord:
+    def drop(self, ticket_id: str, *, wall: float) -> JobRecord:
         """`end` or `withdraw`, whichever this ticket needs; the same record if neither."""
-        held = self.end(ticket_id, today=today)
-        return held if held is not self else self.withdraw(ticket_id, today=today)
+        held = self.end(ticket_id, wall=wall)
+        return held if held is not self else self.withdraw(ticket_id, wall=wall)
 
-    def evict(self, ended: Collection[str], *, today: float) -> JobRecord:
+    def evict(self, ended: Collection[str], *, wall: float) -> JobRecord:
         """Void all that these sessions hold and wait for; the same record if that is nothing.
 
         An async job that is to outlive its owner is orphaned instead.
@@ -210,16 +210,21 @@ class JobRecord(
             return self
         rest = self
         running = self.async_
-        if running and not running.left and running.ticket.session in ended and running.outlives:
-            orphan = msgspec.structs.replace(running, left=Left.ORPHANED)
+        if (
+            running
+            and not running.owner_gone
+            and running.ticket.session in ended
+            and running.outlives
+        ):
+            orphan = msgspec.structs.replace(running, owner_gone=Left.ORPHANED)
             rest = msgspec.structs.replace(self, async_=orphan)
         gone = {holder.ticket.id for holder in rest.owners() if holder.ticket.session in ended}
         return rest.without(
             lambda ticket: ticket.id in gone,
             lambda ticket: ticket.session in ended or ticket.parent in gone,
-        ).promote(today)
+        ).promote(wall)
 
-    def remove(self, ticket_ids: Collection[str], *, today: float) -> JobRecord:
+    def remove(self, ticket_ids: Collection[str], *, wall: float) -> JobRecord:
         """Take these tickets out by force, held or waiting, owned or left, with all their steps.
 
         The same record if it has none of them.
@@ -231,7 +236,7 @@ class JobRecord(
         held = (holder.ticket for _, holder in self.holders())
         if not any(map(falls, (*held, *self.queue))):
             return self
-        return self.without(falls, falls).promote(today)
+        return self.without(falls, falls).promote(wall)
 
     def at(self, version: int) -> JobRecord:
         """This record as the value of ``version``: fresh grants get their token."""
@@ -243,7 +248,7 @@ class JobRecord(
             self.queue,
         )
 
-    def promote(self, today: float) -> JobRecord:
+    def promote(self, wall: float) -> JobRecord:
         """Let in the oldest that may start, then the oldest of the rest: no grant frees another.
 
         All of it happens at one moment. So an async request that came later than the sync job
@@ -252,22 +257,22 @@ class JobRecord(
         """
         if not self.queue:
             return self
-        record, left = self, []
+        record, rest = self, []
         for ticket in self.queue:
             if record.admits(ticket):
-                record = record._grant(ticket, today)
+                record = record._grant(ticket, wall)
             else:
-                left.append(ticket)
-        if len(left) == len(self.queue):
+                rest.append(ticket)
+        if len(rest) == len(self.queue):
             return record
         let_in = record.sync if record.sync is not self.sync else None
         if let_in and not record.async_ and let_in.ticket.job in DEFAULT_MASK:
-            later = next((ticket for ticket in left if ticket.job is Job.ASYNC), None)
-            with_it = record._grant(later, today) if later else record
-            if later and not any(with_it.masked(older) for older in left[: left.index(later)]):
+            later = next((ticket for ticket in rest if ticket.job is Job.ASYNC), None)
+            with_it = record._grant(later, wall) if later else record
+            if later and not any(with_it.masked(older) for older in rest[: rest.index(later)]):
                 record = with_it
-                left.remove(later)
-        return msgspec.structs.replace(record, queue=tuple(left))
+                rest.remove(later)
+        return msgspec.structs.replace(record, queue=tuple(rest))
 
     def without(self, free: _Test, drop: _Test) -> JobRecord:
         """Free the slots whose ticket passes ``free``, drop the waiters that pass ``drop``."""
@@ -289,14 +294,14 @@ class JobRecord(
             return Verdict.NOT_OWNER
         return Verdict.WRONG_JOB if running.ticket.kind is not ticket.kind else None
 
-    def _grant(self, ticket: Ticket, today: float) -> JobRecord:
+    def _grant(self, ticket: Ticket, wall: float) -> JobRecord:
         sync, agent, async_ = self.sync, self.agent, self.async_
         if ticket.job is Job.ASYNC:
-            async_ = AsyncHolder(ticket, today)
+            async_ = AsyncHolder(ticket, wall)
         elif ticket.job is not None:
-            sync = Holder(ticket, today)
+            sync = Holder(ticket, wall)
         if ticket.agent is not None:
-            agent = Holder(ticket, today)
+            agent = Holder(ticket, wall)
         return JobRecord(sync, agent, async_, self.queue)
 
 

@@ -110,7 +110,7 @@ class AsyncHolder(Holder, frozen=True, gc=False, omit_defaults=True, forbid_unkn
     phase: str = ""
     progress: Progress | None = None
     abort: AbortRequest | None = None
-    left: Left | None = None
+    owner_gone: Left | None = msgspec.field(default=None, name="left")
 
     @property
     def outlives(self) -> bool:

@@ -36,10 +36,10 @@ def libvirt_text(record: JobRecord, ticket: Ticket, *, full: bool = False) -> st
     return text + (" due to max_queued limit" if full else "")
 
 
-def holder_facts(slot: Slot, holder: Holder, today: float) -> str:
+def holder_facts(slot: Slot, holder: Holder, wall: float) -> str:
     """One who is in the way: ``modify of ctl-a (host1, pid 7), held 3.1 s, token 17``."""
     ticket = holder.ticket
-    seconds = max(0.0, today - holder.since)
+    seconds = max(0.0, wall - holder.since)
     facts = (
         f"the {slot} slot holds {job_name(ticket)} of {owner_name(ticket.owner)}, api"
         f" {_shown(ticket.api)}, held {seconds:.1f} s, token {holder.token}"
@@ -49,8 +49,8 @@ def holder_facts(slot: Slot, holder: Holder, today: float) -> str:
             facts += f", phase {_shown(holder.phase)}"
         if holder.abort:
             facts += f", asked to abort by {owner_name(holder.abort.by)}"
-        if holder.left:
-            facts += f", {holder.left}: nobody owns it until it is adopted or discarded"
+        if holder.owner_gone:
+            facts += f", {holder.owner_gone}: nobody owns it until it is adopted or discarded"
     return facts
 
 
@@ -67,18 +67,18 @@ def taken_text(vm: str, job: str, token: int) -> str:
     )
 
 
-def timeout_text(vm: str, record: JobRecord, ticket: Ticket, waited: float, today: float) -> str:
+def timeout_text(vm: str, record: JobRecord, ticket: Ticket, waited: float, wall: float) -> str:
     """The message of `JobTimeout`."""
-    facts = [holder_facts(slot, holder, today) for slot, holder in record.blockers(ticket)]
+    facts = [holder_facts(slot, holder, wall) for slot, holder in record.blockers(ticket)]
     return (
         f"{libvirt_text(record, ticket)}: VM {vm!r}: {job_name(ticket)} waited {waited:.1f} s; "
         + ("; ".join(facts) or "others were let in first")
     )
 
 
-def full_text(vm: str, record: JobRecord, ticket: Ticket, limit: int, today: float) -> str:
+def full_text(vm: str, record: JobRecord, ticket: Ticket, limit: int, wall: float) -> str:
     """The message of `QueueFull`."""
-    facts = [holder_facts(slot, holder, today) for slot, holder in record.blockers(ticket)]
+    facts = [holder_facts(slot, holder, wall) for slot, holder in record.blockers(ticket)]
     reached = 0 < limit <= record.count()
     bound = f"max_queued is {limit}" if reached else f"more than {LONGEST_LINE} can't wait for a VM"
     count = f"{record.count()} jobs are held or waited for, {bound}"
@@ -88,12 +88,12 @@ def full_text(vm: str, record: JobRecord, ticket: Ticket, limit: int, today: flo
     )
 
 
-def unadoptable_text(vm: str, record: JobRecord, ticket: Ticket, today: float) -> str:
+def unadoptable_text(vm: str, record: JobRecord, ticket: Ticket, wall: float) -> str:
     """Why there is nothing to adopt."""
     running = record.async_
     if running is None:
         return f"VM {vm!r}: no async job runs: there is nothing to adopt"
-    facts = holder_facts(Slot.ASYNC, running, today)
+    facts = holder_facts(Slot.ASYNC, running, wall)
     if running.ticket.kind is not ticket.kind:
         return f"VM {vm!r}: there is no {job_name(ticket)} to adopt: {facts}"
     return f"VM {vm!r}: {job_name(ticket)} can't be adopted, its owner lives: {facts}"

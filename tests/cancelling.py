@@ -79,7 +79,7 @@ async def cancel_at_each_step(
                 cancelled += 1
             await _idle(other)
             assert not jobs._me.waiters
-            assert not jobs._me.held.by_vm
+            assert not jobs._me.holdings.by_vm
             while jobs._me.turns:  # its background task is tidying up
                 await asyncio.sleep(0.001)
             lease = await jobs.begin("vm", "modify")

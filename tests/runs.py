@@ -14,7 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from distjob import clock
-from distjob.client import Client, connect
+from distjob.client import Client
+from distjob.sharded import connect
 
 TTL = 4.0
 PATIENCE = 60.0

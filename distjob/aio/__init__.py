@@ -7,13 +7,15 @@
     client.py lease.py   `AsyncClient`; its leases
     driver.py            runs the protocol's operations in the caller's task
     opening.py           what begin and connect return: to be awaited, or entered
+    sharded.py           `connect`, and a client over several shards
 
 A client belongs to the event loop in which it was opened. A cancelled begin withdraws its ticket, a
 cancelled end still ends: in the background, if need be. Nothing here decides anything about jobs.
 """
 
-from distjob.aio.client import AsyncClient, connect
+from distjob.aio.client import AsyncClient
 from distjob.aio.lease import AsyncJobLease, Lease
 from distjob.aio.opening import Opening
+from distjob.aio.sharded import connect
 
 __all__ = ["AsyncClient", "AsyncJobLease", "Lease", "Opening", "connect"]

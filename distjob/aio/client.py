@@ -1,14 +1,13 @@
 """The asyncio client: a thin shell that runs the protocol's operations in the caller's task.
 
-It adds to them a background task for the session, the check of the loop, and the arguments' checks.
+It adds to them the tasks in the background, the check of the loop, and the arguments' checks.
 All rules are in record.py, all waiting and retrying in protocol/.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from os import PathLike
+from collections.abc import Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,20 +16,21 @@ from distjob import client as blocking
 from distjob.aio.driver import AsyncRunner, Signal
 from distjob.aio.lease import AsyncJobLease, Lease
 from distjob.aio.opening import like, opens
-from distjob.config import Settings, load, open_backend_async
-from distjob.driver import log
+from distjob.driver import BACKGROUND, log
 from distjob.errors import ClientClosed, DistjobError
 from distjob.hooks import Hook
 from distjob.jobs import AgentJobLike, AsyncJobLike, JobLike, OnOwnerLoss, OnOwnerLossLike
 from distjob.names import check_vm
-from distjob.protocol.keeper import close, keep, make_calls, open_session
+from distjob.protocol.closing import close
+from distjob.protocol.hands import make_calls
+from distjob.protocol.heart import open_session
 from distjob.protocol.look import JobStatus, VMStatus, orphans, status, statuses
 from distjob.protocol.outside import discard, evict
 from distjob.store import AsyncStore, Guarantees
 
 
 class AsyncClient:
-    """A controller's access to the jobs of all VMs of a namespace: one session, one task.
+    """A controller's access to the jobs of all VMs of a namespace: one session.
 
     For the tasks of one event loop; from elsewhere it refuses to work. Made by `connect`, or for a
     store that is at hand: ``async with AsyncClient(store) as jobs``, which closes it in the end, or
@@ -63,7 +63,7 @@ class AsyncClient:
             hooked=bool(hooks := tuple(hooks)),
         )
         self._runner = AsyncRunner(self._me, store, hooks)
-        self._keeper: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
         self._closing: asyncio.Task[None] | None = None
 
     @property
@@ -132,8 +132,8 @@ class AsyncClient:
     @opens
     @like(blocking.Client.adopt)
     async def adopt(self, vm: str, kind: AsyncJobLike, *, api: str = "") -> AsyncJobLease:
-        op = arguments.begin_now(self._me, vm, arguments.heir(vm, kind, api))
-        return AsyncJobLease(self._runner, arguments.granted(await self._runner.run(op)))
+        held = await self._runner.run(arguments.adopt(self._me, vm, kind, api))
+        return AsyncJobLease(self._runner, held)
 
     @like(blocking.Client.abort)
     async def abort(
@@ -169,7 +169,7 @@ class AsyncClient:
     async def _open(self) -> Self:
         """Open the session, once; if that fails, the store is closed, and so is the client."""
         self._me.check_open()
-        if self._keeper is not None:
+        if self._background:
             self._runner.check_process()
             return self
         if self._runner.loop is not None:
@@ -181,12 +181,12 @@ class AsyncClient:
             self._me.close()
             await self._store.close()
             raise
-        self._keeper = asyncio.create_task(self._keep(), name="distjob-session")
+        self._background = [asyncio.create_task(self._keep(name), name=name) for name in BACKGROUND]
         return self
 
     @like(blocking.Client.close)
     async def close(self) -> None:
-        if self._runner.forked or self._keeper is None:
+        if self._runner.forked or not self._background:
             return
         self._runner.check_process()
         if self._closing is not None and self._closing.done():
@@ -200,25 +200,24 @@ class AsyncClient:
     async def _close(self) -> None:
         try:
             self._store.interrupt()
-            if self._keeper is not None:
-                await asyncio.wait([self._keeper])
+            await asyncio.wait(self._background)
             await self._runner.run(close(self._me))
         finally:
             await self._runner.run(make_calls(self._me))
             self._me.over = True
             await self._store.close()
 
-    async def _keep(self) -> None:
-        """The background task. It must never die silently: leases depend on it."""
+    async def _keep(self, name: str) -> None:
+        """A task in the background. It must never die silently: leases depend on it."""
         try:
-            await self._runner.run(keep(self._me))
+            await self._runner.run(BACKGROUND[name](self._me))
         except BaseException as error:
             cancelled = isinstance(error, asyncio.CancelledError)  # as the loop's end does
             if not cancelled:
-                log.exception("distjob: renewal has failed; all leases of this client are lost")
+                log.exception("distjob: %s has died; all leases of this client are lost", name)
             if self._me.session:
-                why = "its background task was cancelled" if cancelled else "renewal has failed"
-                self._me.lose(self._me.session, f"{why}, see the log")
+                why = "was cancelled" if cancelled else "has died, see the log"
+                self._me.lose(self._me.session, f"the task {name} {why}")
             self._me.close()
             await self._runner.run(make_calls(self._me))
             if cancelled:
@@ -245,29 +244,5 @@ class AsyncClient:
 
     def __repr__(self) -> str:
         owner = self._me.owner
-        state = "closed" if self._me.closing else "open" if self._keeper else "not open yet"
+        state = "closed" if self._me.closing else "open" if self._background else "not open yet"
         return f"<AsyncClient {owner.controller} ({owner.host}, pid {owner.pid}), {state}>"
-
-
-@opens
-@like(blocking.connect)
-async def connect(
-    source: str | PathLike[str] | Mapping[str, Any] | Settings | None = None,
-    *,
-    hooks: Iterable[Hook] = (),
-) -> AsyncClient:
-    settings = load(source)
-    store = await open_backend_async(settings)
-    try:
-        client = AsyncClient(
-            store,
-            controller=settings.controller,
-            ttl=settings.session.ttl,
-            wait=settings.job.wait,
-            max_queued=settings.job.max_queued,
-            hooks=hooks,
-        )
-    except BaseException:
-        await store.close()
-        raise
-    return await client

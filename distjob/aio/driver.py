@@ -12,11 +12,11 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from distjob.driver import call_back, check_fork, deliver, translated
+from distjob.driver import call_back, check_fork, deliver, report, translated
 from distjob.errors import ClientClosed
 from distjob.hooks import Hook
-from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Op
+from distjob.protocol.state import ClientState
 from distjob.store import AsyncStore, Versioned
 
 T = TypeVar("T")
@@ -64,7 +64,7 @@ class AsyncIO:
     """Performs effects with asyncio's means: what takes time is returned to be awaited."""
 
     def __init__(self, store: AsyncStore) -> None:
-        self.store: Any = store
+        self.store = store
 
     def scan(self) -> Any:
         return self._scan()
@@ -78,11 +78,14 @@ class AsyncIO:
     def call(self, callbacks: Sequence[Callable[[], None]]) -> None:
         call_back(callbacks, asyncio.CancelledError)
 
+    def report(self, what: str, error: Exception) -> None:
+        report(what, error)
+
 
 class AsyncRunner:
     """Runs the operations of one controller, in tasks of the loop that ``loop`` names."""
 
-    def __init__(self, me: Controller, store: AsyncStore, hooks: Sequence[Hook] = ()) -> None:
+    def __init__(self, me: ClientState, store: AsyncStore, hooks: Sequence[Hook] = ()) -> None:
         self.me = me
         self.hooks = hooks
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -109,7 +112,7 @@ class AsyncRunner:
     async def run(self, op: Op[T]) -> T:
         """Run ``op`` to its end and return its result."""
         self.check_process()
-        held = self.me.held
+        held = self.me.holdings
         reply: Any = None
         error: BaseException | None = None
         while True:
@@ -147,5 +150,5 @@ class AsyncRunner:
 
     def tell(self) -> None:
         """Tell the hooks what has happened."""
-        told, self.me.held.told = self.me.held.told, []
+        told, self.me.holdings.told = self.me.holdings.told, []
         deliver(self.hooks, told)

@@ -18,7 +18,7 @@ from distjob.names import check_wait
 from distjob.protocol import held as holding
 from distjob.protocol import owner as owning
 from distjob.protocol.begin import GRACE
-from distjob.protocol.parts import Held
+from distjob.protocol.parts import HeldJob
 from distjob.ticket import AbortRequest
 
 
@@ -33,7 +33,7 @@ class Lease(LeaseFacts):
     __slots__ = ()
     _runner: AsyncRunner
 
-    def __init__(self, runner: AsyncRunner, held: Held) -> None:
+    def __init__(self, runner: AsyncRunner, held: HeldJob) -> None:
         self._runner = runner
         self._held = held
 

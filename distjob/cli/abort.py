@@ -6,8 +6,8 @@ import click
 
 from distjob.cli.options import Seconds, Source, store_options, vm_argument
 from distjob.cli.output import fail, printable, terminable
-from distjob.client import connect
 from distjob.protocol.look import JobStatus
+from distjob.sharded import connect
 from distjob.words import owner_name
 
 

@@ -22,11 +22,11 @@ from distjob.cli.options import (
 )
 from distjob.cli.output import printable, say, terminable
 from distjob.cli.show import facts_of
-from distjob.client import connect
 from distjob.config import load
 from distjob.errors import DistjobError
 from distjob.jobs import AsyncJob
 from distjob.lease import AsyncJobLease
+from distjob.sharded import connect
 
 
 @click.command(cls=Runs)

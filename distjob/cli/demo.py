@@ -23,10 +23,11 @@ from distjob import clock
 from distjob.cli.demo_stage import PATIENCE, Event, Missing, Remote, Stage, staged
 from distjob.cli.options import Source, store_options
 from distjob.cli.output import say, terminable
-from distjob.client import Client, connect
+from distjob.client import Client
 from distjob.config import SessionSettings, load
 from distjob.errors import DistjobError
 from distjob.jobs import Job, Slot
+from distjob.sharded import connect
 
 TTL = 2.5
 _ROUNDS = 2

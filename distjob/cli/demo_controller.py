@@ -18,12 +18,13 @@ from typing import Any
 import msgspec
 
 from distjob import clock
-from distjob.client import Client, connect
+from distjob.client import Client
 from distjob.config import SessionSettings, load
 from distjob.errors import DistjobError
 from distjob.fencing import Guard
 from distjob.jobs import AsyncJob, Job, Slot
 from distjob.lease import AsyncJobLease, Lease
+from distjob.sharded import connect
 
 
 def emit(event: str, **facts: object) -> None:

@@ -13,9 +13,9 @@ import click
 from distjob.cli.options import Source, store_options, vm_argument
 from distjob.cli.output import EX_USAGE, fail, printable, say, terminable
 from distjob.cli.show import facts_of
-from distjob.client import connect
 from distjob.jobs import Slot
 from distjob.protocol.look import JobStatus, VMStatus
+from distjob.sharded import connect
 
 
 @click.command()

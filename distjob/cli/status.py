@@ -10,7 +10,7 @@ from distjob.cli.choose import column_options
 from distjob.cli.options import Source, store_options, vm_argument
 from distjob.cli.output import printable
 from distjob.cli.show import show
-from distjob.client import connect
+from distjob.sharded import connect
 
 
 @click.command()

@@ -40,6 +40,7 @@ __all__ = [
     "load",
     "open_backend",
     "open_backend_async",
+    "shards_of",
 ]
 
 _NAMESPACE = r"^[A-Za-z0-9._-]{1,64}\Z"
@@ -191,21 +192,26 @@ def load(source: str | os.PathLike[str] | Mapping[str, Any] | Settings | None = 
     )
 
 
-def open_backend(settings: Settings) -> Store:
-    """Connect to the store that ``settings`` name; the caller closes it.
+def shards_of(settings: Settings) -> int:
+    """How many stores the VMs are spread over: see `distjob.shards`."""
+    return backends.shards(settings.backend, _section(settings))
+
+
+def open_backend(settings: Settings, shard: int = 0) -> Store:
+    """Connect to the store that ``settings`` name, or to one of its shards; the caller closes it.
 
     Raises ConfigError for a backend that is unknown, whose client library is missing (it says
     what to install) or whose server can't be used; BackendUnavailable if it can't be reached.
     """
     return backends.connect(
-        settings.backend, _section(settings), settings.namespace, settings.session.ttl
+        settings.backend, _section(settings), settings.namespace, settings.session.ttl, shard
     )
 
 
-async def open_backend_async(settings: Settings) -> AsyncStore:
+async def open_backend_async(settings: Settings, shard: int = 0) -> AsyncStore:
     """As `open_backend`, on asyncio: the store belongs to the event loop that runs."""
     return await backends.connect_async(
-        settings.backend, _section(settings), settings.namespace, settings.session.ttl
+        settings.backend, _section(settings), settings.namespace, settings.session.ttl, shard
     )
 
 

@@ -101,23 +101,30 @@ def mistake(name: str, section: Any, ttl: float) -> tuple[str, str] | None:
     return None
 
 
-def connect(name: str, section: Any, namespace: str, ttl: float) -> Store:
+def shards(name: str, section: Any) -> int:
+    """How many stores the VMs are spread over, by these settings."""
+    return find(name).shards(section)
+
+
+def connect(name: str, section: Any, namespace: str, ttl: float, shard: int = 0) -> Store:
     """Open the store of the backend called ``name``. Raises ConfigError, BackendUnavailable."""
     backend = _checked(name, section, ttl)
     with _extra(name, backend):
         world = Threads()
-        source = backend.source(section, namespace, ttl, world, 0)
+        source = backend.source(section, namespace, ttl, world, shard)
         return Blocking(now(opened(source, world, ttl)))
 
 
-async def connect_async(name: str, section: Any, namespace: str, ttl: float) -> AsyncStore:
+async def connect_async(
+    name: str, section: Any, namespace: str, ttl: float, shard: int = 0
+) -> AsyncStore:
     """As `connect`, for the event loop that runs."""
     backend = _checked(name, section, ttl)
     with _extra(name, backend):
         from distjob.backend.tasks import Tasks  # a blocking program needs no asyncio
 
         world = Tasks()
-        return await opened(backend.source(section, namespace, ttl, world, 0), world, ttl)
+        return await opened(backend.source(section, namespace, ttl, world, shard), world, ttl)
 
 
 def _checked(name: str, section: Any, ttl: float) -> Backend:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from distjob.async_job import adopt
+from distjob import async_job
 from distjob.errors import (
     BackendUnavailable,
     ClientClosed,
@@ -24,9 +24,9 @@ from distjob.fence import fence_of
 from distjob.hooks import Begun, GaveUp, Refused, TimedOut, Waiting
 from distjob.jobs import OnOwnerLoss
 from distjob.protocol.change import NOBODY, SessionEnded, change, dropping, lose
-from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Op, Wait, ask
-from distjob.protocol.parts import Held, Session, View, Wish
+from distjob.protocol.parts import HeldJob, Session, View, Wish
+from distjob.protocol.state import ClientState
 from distjob.protocol.waiting import probe, wait_in_line
 from distjob.record import JobRecord, Verdict
 from distjob.store import ABSENT
@@ -36,11 +36,32 @@ GRACE = 1.0
 """Seconds that a store which does not answer is given by a call that does not wait for its job."""
 
 
-def begin(me: Controller, vm: str, wish: Wish, wait: float | None) -> Op[Held | None]:
-    """Begin the job, waiting at most ``wait`` seconds; None: not at all, and None if it is busy.
+class Busy(Exception):
+    """The job can't start now, and was not to wait."""
+
+
+def begin(me: ClientState, vm: str, wish: Wish, wait: float) -> Op[HeldJob]:
+    """Begin the job, waiting at most ``wait`` seconds.
 
     A waiter whose session ends asks again with the next one, at the end of the line.
     """
+    return _begin(me, vm, wish, wait)
+
+
+def begin_now(me: ClientState, vm: str, wish: Wish) -> Op[HeldJob | None]:
+    """Begin the job if it may start now; None if it may not."""
+    try:
+        return (yield from _begin(me, vm, wish, None))
+    except Busy:
+        return None
+
+
+def adopt(me: ClientState, vm: str, wish: Wish) -> Op[HeldJob]:
+    """Become the owner of an async job that was left, as ``wish`` says; it never waits."""
+    return _begin(me, vm, wish, None)
+
+
+def _begin(me: ClientState, vm: str, wish: Wish, wait: float | None) -> Op[HeldJob]:
     started = me.clock.monotonic()
     until = started + (GRACE if wait is None else wait)
     while True:
@@ -58,21 +79,21 @@ def begin(me: Controller, vm: str, wish: Wish, wait: float | None) -> Op[Held | 
             )
 
 
-def live_session(me: Controller, until: float) -> Op[Session]:
-    """The session, waiting for the keeper to open one; raises BackendUnavailable, ClientClosed."""
+def live_session(me: ClientState, until: float) -> Op[Session]:
+    """The session, waiting for the heart to open one; raises BackendUnavailable, ClientClosed."""
     while True:
         me.check_open()
         session = me.session
         if session is not None and session.holds(me.clock.monotonic()):
             return session
-        if session is not None:  # woken from a sleep before the keeper was
-            yield from lose(me, session, "it was not renewed in time")
-        left = until - me.clock.monotonic()
-        if left <= 0:
+        if session is not None:  # woken from a sleep before the heart was
+            yield from lose(me, session, f"it was not renewed in time{session.trouble}")
+        seconds = until - me.clock.monotonic()
+        if seconds <= 0:
             raise BackendUnavailable(
                 "this client's session has ended and the store has not opened another yet"
             )
-        yield from ask(Wait(left, me.ready))
+        yield from ask(Wait(seconds, me.ready))
 
 
 class _Attempt:
@@ -85,7 +106,7 @@ class _Attempt:
 
     def __init__(
         self,
-        me: Controller,
+        me: ClientState,
         session: Session,
         vm: str,
         wish: Wish,
@@ -107,7 +128,7 @@ class _Attempt:
         """The hooks will be told how it came out."""
         self.settled = False
 
-    def run(self) -> Op[Held | None]:
+    def run(self) -> Op[HeldJob]:
         if self.adopts:
             self.me.heirs.add((self.vm, self.ticket.id))
         try:
@@ -145,13 +166,13 @@ class _Attempt:
             if not self.in_line:
                 self.in_line = self.told_waiting = True
                 depth = view.record.count() - 1
-                self.me.held.tell(Waiting(vm=self.vm, job=self.name, depth=depth))
+                self.me.holdings.tell(Waiting(vm=self.vm, job=self.name, depth=depth))
             view = yield from wait_in_line(
                 self.me, self.session, self.vm, self.ticket.id, view, until=self.until
             )
             if view.record.waits(self.ticket.id):
                 view = yield from self.give_up(view.record)
-            if view.record.held(self.ticket.id):
+            if view.record.holder_of(self.ticket.id):
                 self.verdict = Verdict.GRANTED
             else:  # taken out by a hand from outside, or its async job has ended
                 view = yield from self.ask_for_it()
@@ -169,11 +190,11 @@ class _Attempt:
 
     def edit(self, record: JobRecord) -> tuple[JobRecord, Verdict]:
         if self.adopts:
-            verdict, new = adopt(record, self.ticket)
+            verdict, new = async_job.adopt(record, self.ticket)
             return new, verdict
         verdict, new = record.request(
             self.ticket,
-            today=self.me.clock.wall(),
+            wall=self.me.clock.wall(),
             max_queued=self.me.max_queued,
             wait=self.wait is not None,
         )
@@ -205,20 +226,20 @@ class _Attempt:
         """
 
         def withdraw(record: JobRecord) -> tuple[JobRecord, JobRecord]:
-            return record.withdraw(self.ticket.id, today=self.me.clock.wall()), record
+            return record.withdraw(self.ticket.id, wall=self.me.clock.wall()), record
 
         until = self.me.clock.monotonic() + GRACE
         changed = yield from change(self.me, self.session, self.vm, withdraw, until=until)
-        if changed.view.record.held(self.ticket.id):
+        if changed.view.record.holder_of(self.ticket.id):
             return changed.view
         record = changed.found if changed.made else waited_in
         self.told_waiting = False
-        today, waited = self.me.clock.wall(), self.waited
+        wall, waited = self.me.clock.wall(), self.waited
         blockers = tuple(holder for _, holder in record.blockers(self.ticket))
         owners = tuple(holder.ticket.owner for holder in blockers)
-        self.me.held.tell(TimedOut(vm=self.vm, job=self.name, waited=waited, blockers=owners))
+        self.me.holdings.tell(TimedOut(vm=self.vm, job=self.name, waited=waited, blockers=owners))
         raise JobTimeout(
-            timeout_text(self.vm, record, self.ticket, waited, today),
+            timeout_text(self.vm, record, self.ticket, waited, wall),
             vm=self.vm,
             job=self.name,
             blockers=blockers,
@@ -226,7 +247,7 @@ class _Attempt:
         )
 
     def abandon(self) -> Op[None]:
-        """Take the ticket out, held or waiting; what can't be done now the keeper does later."""
+        """Take the ticket out, held or waiting; what can't be done now the hands do later."""
 
         drop = dropping(self.me, self.ticket.id, gives_back=self.adopts)
         until = self.me.clock.monotonic() + GRACE
@@ -240,39 +261,41 @@ class _Attempt:
         else:
             self.me.leftovers.pop((self.vm, self.ticket.id), None)
 
-    def outcome(self, view: View) -> Held | None:
-        holder = view.record.held(self.ticket.id)
-        if self.verdict is Verdict.GRANTED and holder is not None:
-            fence = fence_of(view.record, self.ticket.id)
-            held = Held(self.vm, holder, fence, self.session, self.me.clock.monotonic())
-            self.me.held.keep(held)
-            early = self.me.early.pop(self.vm, ABSENT) > view.version
-            if early or self.me.views.get(self.vm) is not view:
-                self.me.held.suspect(self.vm)  # what came since said nothing of it
-            self.told_waiting = False
-            if self.me.held.hooked:
-                waited, queued = self.waited, self.in_line
-                self.me.held.tell(
-                    Begun(vm=self.vm, job=self.name, token=held.token, waited=waited, queued=queued)
-                )
-            return held
-        return None if self.verdict is Verdict.BUSY else self.refuse(view.record)
+    def outcome(self, view: View) -> HeldJob:
+        holder = view.record.holder_of(self.ticket.id)
+        if self.verdict is not Verdict.GRANTED or holder is None:
+            self.refuse(view.record)
+        fence = fence_of(view.record, self.ticket.id)
+        held = HeldJob(self.vm, holder, fence, self.session, self.me.clock.monotonic())
+        self.me.holdings.keep(held)
+        early = self.me.early.pop(self.vm, ABSENT) > view.version
+        if early or self.me.views.get(self.vm) is not view:
+            self.me.holdings.suspect(self.vm)  # what came since said nothing of it
+        self.told_waiting = False
+        if self.me.holdings.hooked:
+            waited, queued = self.waited, self.in_line
+            self.me.holdings.tell(
+                Begun(vm=self.vm, job=self.name, token=held.token, waited=waited, queued=queued)
+            )
+        return held
 
     def tell_given_up(self) -> None:
-        self.me.held.tell(GaveUp(vm=self.vm, job=self.name, waited=self.waited))
+        self.me.holdings.tell(GaveUp(vm=self.vm, job=self.name, waited=self.waited))
 
     def refuse(self, record: JobRecord) -> NoReturn:
         name = self.name
+        if self.verdict is Verdict.BUSY:
+            raise Busy
         if self.told_waiting:
             self.tell_given_up()
         if self.adopts:
             text = unadoptable_text(self.vm, record, self.ticket, self.me.clock.wall())
             raise (NotOwner if self.verdict is Verdict.NOT_OWNER else WrongJob)(text)
         if self.verdict is Verdict.FULL:
-            limit, today = self.me.max_queued, self.me.clock.wall()
-            self.me.held.tell(Refused(vm=self.vm, job=name, depth=record.count()))
+            limit, wall = self.me.max_queued, self.me.clock.wall()
+            self.me.holdings.tell(Refused(vm=self.vm, job=name, depth=record.count()))
             raise QueueFull(
-                full_text(self.vm, record, self.ticket, limit, today),
+                full_text(self.vm, record, self.ticket, limit, wall),
                 vm=self.vm,
                 job=name,
                 blockers=tuple(holder for _, holder in record.blockers(self.ticket)),

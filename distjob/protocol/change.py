@@ -15,9 +15,9 @@ from distjob.codec import decode, encode
 from distjob.errors import BackendUnavailable, ClientClosed
 from distjob.hooks import Fate
 from distjob.line import woken
-from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Commit, Interrupt, Op, Read, Signal, Wait, ask
 from distjob.protocol.parts import IDLE, Session, View
+from distjob.protocol.state import ClientState
 from distjob.protocol.tries import Tries, settle
 from distjob.record import JobRecord
 from distjob.store import Committed, Settled, Stale
@@ -56,14 +56,14 @@ class Changed(NamedTuple, Generic[R]):
     """
 
 
-def lose(me: Controller, session: Session, why: str) -> Op[None]:
-    """The session has ended: let the keeper know, and who waits, whoever of them receives."""
+def lose(me: ClientState, session: Session, why: str) -> Op[None]:
+    """The session has ended: let the heart know, and who waits, whoever of them receives."""
     me.lose(session, why)
     yield from ask(Interrupt())
 
 
 def change(
-    me: Controller,
+    me: ClientState,
     session: Session,
     vm: str,
     edit: Edit[R],
@@ -87,7 +87,7 @@ def change(
             me.next_turn(vm)
 
 
-def _queue(me: Controller, vm: str, turn: Signal, until: float) -> Op[bool]:
+def _queue(me: ClientState, vm: str, turn: Signal, until: float) -> Op[bool]:
     """Wait for one's turn; False if it does not come in time: one goes on all the same."""
     try:
         yield from ask(Wait(max(0.0, until - me.clock.monotonic()), turn))
@@ -99,7 +99,7 @@ def _queue(me: Controller, vm: str, turn: Signal, until: float) -> Op[bool]:
 
 
 def _change(
-    me: Controller,
+    me: ClientState,
     session: Session,
     vm: str,
     edit: Edit[R],
@@ -117,7 +117,7 @@ def _change(
             if overtaken or tries.doubted:
                 view, certain, overtaken = (yield from look(me, vm)), True, False
                 tries.looked(view.version)
-            record = view.record.evict(ended, today=me.clock.wall()) if ended else view.record
+            record = view.record.evict(ended, wall=me.clock.wall()) if ended else view.record
             new, found = edit(record)
             if new is view.record:
                 if certain:
@@ -149,32 +149,32 @@ def _change(
             ended |= reply.sessions
 
 
-def _tell(me: Controller, vm: str, record: JobRecord, ended: frozenset[str]) -> None:
+def _tell(me: ClientState, vm: str, record: JobRecord, ended: frozenset[str]) -> None:
     """The hooks, of each that was taken out of ``record``; one that held two slots is one."""
     holders = {holder.ticket.id: holder for holder in record.owners()}
     for holder in holders.values():
         if holder.ticket.session in ended:
             outlives = isinstance(holder, AsyncHolder) and holder.outlives
             fate: Fate = "orphaned" if outlives else "ended"
-            me.held.tell_evicted(vm, holder.ticket, holder.since, holder.token, fate)
+            me.holdings.tell_evicted(vm, holder.ticket, holder.since, holder.token, fate)
     for ticket in record.queue:
         if ticket.session in ended:
-            me.held.tell_evicted(vm, ticket, ticket.asked, 0, "ended")
+            me.holdings.tell_evicted(vm, ticket, ticket.asked, 0, "ended")
 
 
-def dropping(me: Controller, ticket_id: str, *, gives_back: bool) -> Edit[None]:
+def dropping(me: ClientState, ticket_id: str, *, gives_back: bool) -> Edit[None]:
     """Take a ticket out that nobody has any more; what it has adopted stays, without an owner."""
 
     def drop(record: JobRecord) -> tuple[JobRecord, None]:
-        today = me.clock.wall()
+        wall = me.clock.wall()
         if gives_back:
-            return detach(record, ticket_id, today=today) or record, None
-        return record.drop(ticket_id, today=today), None
+            return detach(record, ticket_id, wall=wall) or record, None
+        return record.drop(ticket_id, wall=wall), None
 
     return drop
 
 
-def look(me: Controller, vm: str) -> Op[View]:
+def look(me: ClientState, vm: str) -> Op[View]:
     """Read ``vm``'s record. Raises BackendUnavailable, RecordError."""
     read = yield from ask(Read(vm))
     view = View(read.version, decode(vm, read.version, read.value))

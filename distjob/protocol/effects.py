@@ -7,15 +7,16 @@ for each controller, so that operations share state without locks. Nothing here 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-from distjob.store import Event, Reply, Versioned
+from distjob.store import AsyncStore, Event, Reply, Store, Versioned
 
 T = TypeVar("T")
 R = TypeVar("R")
+S_co = TypeVar("S_co", bound=Store | AsyncStore, covariant=True)
 
 
 class Signal(Protocol):
@@ -34,27 +35,33 @@ class Clock(Protocol):
     def wall(self) -> float: ...
 
 
-class IO(Protocol):
-    """What a driver offers to the effects, beside the store.
+class IO(Protocol[S_co]):
+    """What a driver offers to the effects: a store of its kind, and what a store has not.
 
     On asyncio the store's verbs, ``scan`` and ``wait`` return what has to be awaited.
     """
 
     @property
-    def store(self) -> Any:
-        """A `distjob.store.Store`, or an `AsyncStore`."""
+    def store(self) -> S_co: ...
 
-    def scan(self) -> Sequence[tuple[str, Versioned]]: ...
+    def scan(self) -> Scanned | Awaitable[Scanned]: ...
 
-    def wait(self, signal: Any, seconds: float) -> Any: ...
+    def wait(self, signal: Any, seconds: float) -> Awaitable[None] | None: ...
 
     def call(self, callbacks: Sequence[Callable[[], None]]) -> None: ...
+
+    def report(self, what: str, error: Exception) -> None: ...
+
+
+Scanned: TypeAlias = Sequence[tuple[str, Versioned]]
+Doer: TypeAlias = IO[Store | AsyncStore]
+"""What performs an effect, in threads or on asyncio."""
 
 
 class Effect(msgspec.Struct, Generic[R], frozen=True, gc=False):
     """``perform`` does it, or on asyncio returns what does it when awaited."""
 
-    def perform(self, io: IO) -> Any:
+    def perform(self, io: Doer) -> R | Awaitable[R]:
         raise NotImplementedError
 
 
@@ -71,35 +78,35 @@ class OpenSession(Effect[str], frozen=True):
     ttl: float
     owner: str
 
-    def perform(self, io: IO) -> Any:
+    def perform(self, io: Doer) -> str | Awaitable[str]:
         return io.store.open_session(self.ttl, self.owner)
 
 
 class KeepAlive(Effect[bool], frozen=True):
     session: str
 
-    def perform(self, io: IO) -> Any:
+    def perform(self, io: Doer) -> bool | Awaitable[bool]:
         return io.store.keep_alive(self.session)
 
 
 class CloseSession(Effect[None], frozen=True):
     session: str
 
-    def perform(self, io: IO) -> Any:
+    def perform(self, io: Doer) -> Awaitable[None] | None:
         return io.store.close_session(self.session)
 
 
 class Settle(Effect[None], frozen=True):
     session: str
 
-    def perform(self, io: IO) -> Any:
+    def perform(self, io: Doer) -> Awaitable[None] | None:
         return io.store.settle(self.session)
 
 
 class Read(Effect[Versioned], frozen=True):
     vm: str
 
-    def perform(self, io: IO) -> Any:
+    def perform(self, io: Doer) -> Versioned | Awaitable[Versioned]:
         return io.store.read(self.vm)
 
 
@@ -110,14 +117,14 @@ class Commit(Effect[Reply], frozen=True):
     author: str
     wake: frozenset[str]
 
-    def perform(self, io: IO) -> Any:
+    def perform(self, io: Doer) -> Reply | Awaitable[Reply]:
         return io.store.commit(self.vm, self.expected, self.value, self.author, self.wake)
 
 
 class Remaining(Effect[Mapping[str, float]], frozen=True):
     sessions: frozenset[str]
 
-    def perform(self, io: IO) -> Any:
+    def perform(self, io: Doer) -> Mapping[str, float] | Awaitable[Mapping[str, float]]:
         return io.store.remaining(self.sessions)
 
 
@@ -125,19 +132,21 @@ class Receive(Effect[Sequence[Event]], frozen=True):
     session: str
     timeout: float
 
-    def perform(self, io: IO) -> Any:
+    def perform(self, io: Doer) -> Sequence[Event] | Awaitable[Sequence[Event]]:
         return io.store.receive(self.session, self.timeout)
 
 
 class Scan(Effect[Sequence[tuple[str, Versioned]]], frozen=True):
-    def perform(self, io: IO) -> Any:
+    def perform(
+        self, io: Doer
+    ) -> Sequence[tuple[str, Versioned]] | Awaitable[Sequence[tuple[str, Versioned]]]:
         return io.scan()
 
 
 class Interrupt(Effect[None], frozen=True):
-    """Let the keeper, which may be in `Receive`, look at what has changed."""
+    """Let the hands, which may be in `Receive`, look at what has changed."""
 
-    def perform(self, io: IO) -> Any:
+    def perform(self, io: Doer) -> None:
         io.store.interrupt()
 
 
@@ -147,8 +156,18 @@ class Wait(Effect[None], frozen=True):
     seconds: float
     signal: Any = None
 
-    def perform(self, io: IO) -> Any:
+    def perform(self, io: Doer) -> Awaitable[None] | None:
         return io.wait(self.signal, self.seconds)
+
+
+class Report(Effect[None], frozen=True):
+    """Tell of an error that nobody expected, and that the background outlives."""
+
+    what: str
+    error: Exception
+
+    def perform(self, io: Doer) -> None:
+        io.report(self.what, self.error)
 
 
 class Call(Effect[None], frozen=True):
@@ -156,5 +175,5 @@ class Call(Effect[None], frozen=True):
 
     callbacks: tuple[Callable[[], None], ...]
 
-    def perform(self, io: IO) -> Any:
+    def perform(self, io: Doer) -> None:
         io.call(self.callbacks)

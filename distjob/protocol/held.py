@@ -9,16 +9,16 @@ from distjob.errors import BackendUnavailable, ClientClosed, LeaseLost, NotOwner
 from distjob.hooks import Ended
 from distjob.jobs import OnOwnerLoss
 from distjob.protocol.change import Changed, Edit, SessionEnded, change, lose
-from distjob.protocol.controller import Controller
 from distjob.protocol.effects import KeepAlive, Op, ask
-from distjob.protocol.parts import Held
+from distjob.protocol.parts import HeldJob
+from distjob.protocol.state import ClientState
 from distjob.record import JobRecord
 from distjob.words import job_name, taken_text
 
 R = TypeVar("R")
 
 
-def check(me: Controller, held: Held) -> None:
+def check(me: ClientState, held: HeldJob) -> None:
     """Raises NotOwner if the job was ended, LeaseLost if it can't be shown to be held."""
     if held.ended:
         raise refusal(held)
@@ -26,13 +26,13 @@ def check(me: Controller, held: Held) -> None:
         raise _loss(held)
 
 
-def claim(me: Controller, held: Held) -> None:
+def claim(me: ClientState, held: HeldJob) -> None:
     """As `check`, for what needs the store: ClientClosed if the job went with its client."""
     if held.ended or not held.holds(me.clock.monotonic()):
         raise refusal(held)
 
 
-def refusal(held: Held) -> NotOwner | LeaseLost | ClientClosed:
+def refusal(held: HeldJob) -> NotOwner | LeaseLost | ClientClosed:
     """Why nothing can be asked for a job that is not held."""
     name = f"VM {held.vm!r}: {job_name(held.ticket)} (token {held.token})"
     if held.ended:
@@ -42,12 +42,12 @@ def refusal(held: Held) -> NotOwner | LeaseLost | ClientClosed:
     return ClientClosed(f"{name} was given up when this client was closed")
 
 
-def _loss(held: Held) -> LeaseLost:
+def _loss(held: HeldJob) -> LeaseLost:
     session, job = held.session, job_name(held.ticket)
     if held.taken:
         text = taken_text(held.vm, job, held.token)
     else:
-        why = session.why or "it was not renewed in time"
+        why = session.why or f"it was not renewed in time{session.trouble}"
         text = (
             f"VM {held.vm!r}: the lease of {job} (token {held.token}) is lost: its session has"
             f" ended ({why}). Another controller may hold the job by now"
@@ -55,7 +55,7 @@ def _loss(held: Held) -> LeaseLost:
     return LeaseLost(text, vm=held.vm, job=job, token=held.token)
 
 
-def end(me: Controller, held: Held) -> Op[None]:
+def end(me: ClientState, held: HeldJob) -> Op[None]:
     """End the job and let waiters in.
 
     Raises NotOwner (ended already), LeaseLost, ClientClosed; OutcomeUnknown if the store does not
@@ -63,12 +63,12 @@ def end(me: Controller, held: Held) -> Op[None]:
     """
 
     def finish(record: JobRecord) -> tuple[JobRecord, None]:
-        return record.end(held.ticket.id, today=me.clock.wall()), None
+        return record.end(held.ticket.id, wall=me.clock.wall()), None
 
     yield from let_go(me, held, finish, gives_back=False)
 
 
-def let_go(me: Controller, held: Held, finish: Edit[R], *, gives_back: bool) -> Op[Changed[R]]:
+def let_go(me: ClientState, held: HeldJob, finish: Edit[R], *, gives_back: bool) -> Op[Changed[R]]:
     """Hold the job no more, once ``finish`` has changed the record so; the errors of `end`."""
     claim(me, held)
     session, ticket = held.session, held.ticket
@@ -101,15 +101,17 @@ def let_go(me: Controller, held: Held, finish: Edit[R], *, gives_back: bool) -> 
         me.leave(held.vm, ticket.id, gives_back=gives_back)
         raise
     finally:
-        me.held.part(held)
+        me.holdings.part(held)
         if not held.ended:
-            me.held.fall(held, session.why, session.how)  # if it was found in the meantime
-        elif me.held.hooked:
+            me.holdings.fall(held, session.why, session.how)  # if it was found in the meantime
+        elif me.holdings.hooked:
             seconds = me.clock.monotonic() - held.begun
-            me.held.tell(Ended(vm=held.vm, job=job_name(ticket), token=held.token, held=seconds))
+            me.holdings.tell(
+                Ended(vm=held.vm, job=job_name(ticket), token=held.token, held=seconds)
+            )
 
 
-def _confirm(me: Controller, held: Held, changed: Changed[R]) -> Op[None]:
+def _confirm(me: ClientState, held: HeldJob, changed: Changed[R]) -> Op[None]:
     """Nothing to end: an earlier try, its reply lost, has done it; or it was not held any more."""
     if changed.made:
         return
@@ -117,11 +119,11 @@ def _confirm(me: Controller, held: Held, changed: Changed[R]) -> Op[None]:
         raise SessionEnded
     if not changed.unheard:
         held.ended = False
-        me.held.take_away(held)
+        me.holdings.take_away(held)
         raise refusal(held)
 
 
-def on_lost(me: Controller, held: Held, callback: Callable[[], None]) -> Op[bool]:
+def on_lost(me: ClientState, held: HeldJob, callback: Callable[[], None]) -> Op[bool]:
     """Have ``callback`` called if the job is lost; False if it is, so that the caller does it."""
     yield from ()
     try:

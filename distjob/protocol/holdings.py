@@ -11,7 +11,7 @@ from functools import partial
 
 from distjob.hooks import Event, Evicted, Fate, How, Lost
 from distjob.protocol.effects import Clock, Signal
-from distjob.protocol.parts import Held
+from distjob.protocol.parts import HeldJob
 from distjob.record import JobRecord
 from distjob.ticket import Ticket
 from distjob.words import job_name
@@ -20,16 +20,18 @@ from distjob.words import job_name
 class Holdings:
     """The jobs that the present session holds."""
 
-    def __init__(self, clock: Clock, stir: Signal, *, hooked: bool) -> None:
+    def __init__(self, clock: Clock, stir: Signal, due: Signal, *, hooked: bool) -> None:
         self._clock = clock
         self._stir = stir
-        self.by_vm: dict[str, dict[str, Held]] = {}
+        self.due = due
+        """Set when callbacks are to be called."""
+        self.by_vm: dict[str, dict[str, HeldJob]] = {}
         """By VM and ticket."""
         self.long = 0
         """How many async jobs are among them."""
         self.suspects: set[str] = set()
         """VMs to be read: something held there may have been taken away, or is to abort."""
-        self.unsaid: set[Held] = set()
+        self.unsaid: set[HeldJob] = set()
         """Async jobs with progress that is to be written."""
         self.calls: list[Callable[[], None]] = []
         """The users' callbacks that are due."""
@@ -37,31 +39,31 @@ class Holdings:
         self.told: list[Event] = []
         """What hooks have not been told yet."""
 
-    def keep(self, held: Held) -> None:
-        """It was granted."""
+    def keep(self, held: HeldJob) -> None:
+        """Watch this granted job for its loss and for requests to abort."""
         self.by_vm.setdefault(held.vm, {})[held.ticket.id] = held
         if held.long:
             self.long += 1
             self._stir.set()  # somebody must listen for who wants it to abort
 
-    def part(self, held: Held) -> None:
-        """It was ended."""
+    def part(self, held: HeldJob) -> None:
+        """Watch this job no more: its holder ends it."""
         if self._remove(held):
             held.callbacks = ()
             held.stir()
 
-    def being_ended(self) -> list[Held]:
+    def being_ended(self) -> list[HeldJob]:
         """Those whose end has begun, and was not answered yet."""
         return [held for here in self.by_vm.values() for held in here.values() if held.ended]
 
-    def take_away(self, held: Held) -> None:
-        """Somebody has ended it by force, though the session lives."""
+    def take_away(self, held: HeldJob) -> None:
+        """Tell of a job that somebody has ended by force, though the session lives."""
         if self._remove(held):
             held.taken = True
             self.fall(held, "it was taken away by force", "force")
 
     def lose_all(self, why: str, how: How) -> None:
-        """The session has ended. Of a job that is being ended, who ends it says how that went."""
+        """Tell of all jobs that the session has ended. Whoever is ending one says how that went."""
         lost = [held for here in self.by_vm.values() for held in here.values()]
         self.by_vm.clear()
         self.suspects.clear()
@@ -78,16 +80,16 @@ class Holdings:
         for held in list(self.by_vm.get(vm, {}).values()):
             if held.token >= version or held.ended:
                 continue  # it says nothing of so young a job
-            if record.held(held.ticket.id) is None:
+            if record.holder_of(held.ticket.id) is None:
                 self.take_away(held)
             elif held.abort is None and (owned := record.owned(held.ticket.id)) and owned.abort:
                 held.abort = owned.abort
                 self.calls += (partial(call, owned.abort) for call in held.on_abort)
                 held.stir()
-                self._stir.set()
+                self.due.set()
 
     def suspect(self, vm: str) -> None:
-        """Let the keeper read what became of what is held there."""
+        """Let the hands read what became of what is held there."""
         if vm in self.by_vm:
             self.suspects.add(vm)
             self._stir.set()
@@ -117,7 +119,7 @@ class Holdings:
             )
         )
 
-    def _remove(self, held: Held) -> bool:
+    def _remove(self, held: HeldJob) -> bool:
         here = self.by_vm.get(held.vm, {})
         if here.pop(held.ticket.id, None) is None:
             return False
@@ -129,14 +131,14 @@ class Holdings:
             self.unsaid.discard(held)
         return True
 
-    def fall(self, held: Held, why: str, how: How) -> None:
-        """It is lost; said once."""
+    def fall(self, held: HeldJob, why: str, how: How) -> None:
+        """Tell of the loss of this job, once."""
         if held.fallen:
             return
         held.fallen = True
         self.calls += held.callbacks
         held.callbacks = ()
         held.stir()
-        self._stir.set()
+        self.due.set()
         job, seconds = job_name(held.ticket), self._clock.monotonic() - held.begun
         self.tell(Lost(vm=held.vm, job=job, token=held.token, held=seconds, how=how, why=why))

@@ -6,8 +6,8 @@ import msgspec
 
 from distjob.codec import decode
 from distjob.jobs import Mask, OnOwnerLoss, Slot
-from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Op, Read, Remaining, Scan, ask
+from distjob.protocol.state import ClientState
 from distjob.record import JobRecord
 from distjob.store import Versioned
 from distjob.ticket import AbortRequest, AsyncHolder, Holder, Left, Progress, Ticket
@@ -67,61 +67,61 @@ class VMStatus(msgspec.Struct, frozen=True, kw_only=True):
         return next((job for job in self.holders if job.slot is Slot.ASYNC), None)
 
 
-def status(me: Controller, vm: str) -> Op[VMStatus]:
+def status(me: ClientState, vm: str) -> Op[VMStatus]:
     """Raises BackendUnavailable, RecordError, ClientClosed."""
     me.check_open()
     value = yield from ask(Read(vm))
     return (yield from _judge(me, [(vm, value)]))[0]
 
 
-def statuses(me: Controller) -> Op[list[VMStatus]]:
+def statuses(me: ClientState) -> Op[list[VMStatus]]:
     """Of every VM that is not idle, by name. Raises as `status`."""
     me.check_open()
     return (yield from _judge(me, sorted((yield from ask(Scan())), key=lambda item: item[0])))
 
 
-def orphans(me: Controller) -> Op[list[VMStatus]]:
+def orphans(me: ClientState) -> Op[list[VMStatus]]:
     """Of every VM whose async job has no owner. Raises as `status`."""
     found = yield from statuses(me)
     return [vm for vm in found if vm.long is not None and vm.long.left]
 
 
-def _judge(me: Controller, values: list[tuple[str, Versioned]]) -> Op[list[VMStatus]]:
+def _judge(me: ClientState, values: list[tuple[str, Versioned]]) -> Op[list[VMStatus]]:
     records = [(vm, v.version, decode(vm, v.version, v.value)) for vm, v in values]
     sessions = frozenset[str]().union(*(record.sessions() for _, _, record in records))
-    left = (yield from ask(Remaining(sessions))) if sessions else {}
-    alive = {session for session, seconds in left.items() if seconds > 0}
-    today = me.clock.wall()
-    return [_status(vm, version, record, alive, today) for vm, version, record in records]
+    remaining = (yield from ask(Remaining(sessions))) if sessions else {}
+    alive = {session for session, seconds in remaining.items() if seconds > 0}
+    wall = me.clock.wall()
+    return [_status(vm, version, record, alive, wall) for vm, version, record in records]
 
 
-def job_status(holder: Holder, slot: Slot, today: float, *, alive: bool) -> JobStatus:
+def job_status(holder: Holder, slot: Slot, wall: float, *, alive: bool) -> JobStatus:
     """Of a job that is held."""
-    status = _of(holder.ticket, holder.since, today, alive=alive)
+    status = _of(holder.ticket, holder.since, wall, alive=alive)
     status = msgspec.structs.replace(status, slot=slot, token=holder.token)
     if not isinstance(holder, AsyncHolder):
         return status
-    left = holder.left or (Left.ORPHANED if holder.outlives and not alive else None)
+    gone = holder.owner_gone or (Left.ORPHANED if holder.outlives and not alive else None)
     return msgspec.structs.replace(
         status,
-        alive=alive and not left,
+        alive=alive and not gone,
         phase=holder.phase,
         progress=holder.progress,
         abort=holder.abort,
         on_owner_loss=holder.ticket.on_owner_loss,
-        left=left,
+        left=gone,
     )
 
 
 def waiter_status(
-    ticket: Ticket, today: float, *, alive: bool, waits_for: tuple[str, ...] = ()
+    ticket: Ticket, wall: float, *, alive: bool, waits_for: tuple[str, ...] = ()
 ) -> JobStatus:
     """Of one that waits."""
-    status = _of(ticket, ticket.asked, today, alive=alive)
+    status = _of(ticket, ticket.asked, wall, alive=alive)
     return msgspec.structs.replace(status, waits_for=waits_for)
 
 
-def _of(ticket: Ticket, since: float, today: float, *, alive: bool) -> JobStatus:
+def _of(ticket: Ticket, since: float, wall: float, *, alive: bool) -> JobStatus:
     return JobStatus(
         job=job_name(ticket),
         slot=None,
@@ -131,24 +131,24 @@ def _of(ticket: Ticket, since: float, today: float, *, alive: bool) -> JobStatus
         host=ticket.owner.host,
         pid=ticket.owner.pid,
         session=ticket.session,
-        seconds=max(0.0, today - since),
+        seconds=max(0.0, wall - since),
         alive=alive,
         ticket=ticket.id,
     )
 
 
-def _status(vm: str, version: int, record: JobRecord, alive: set[str], today: float) -> VMStatus:
+def _status(vm: str, version: int, record: JobRecord, alive: set[str], wall: float) -> VMStatus:
     return VMStatus(
         vm=vm,
         version=int(version),  # whatever it carries besides
         holders=tuple(
-            job_status(holder, slot, today, alive=holder.ticket.session in alive)
+            job_status(holder, slot, wall, alive=holder.ticket.session in alive)
             for slot, holder in record.holders()
         ),
         waiters=tuple(
             waiter_status(
                 ticket,
-                today,
+                wall,
                 alive=ticket.session in alive,
                 waits_for=tuple(holder.ticket.id for _, holder in record.blockers(ticket)),
             )

@@ -14,11 +14,11 @@ from distjob.errors import NotOwner, WrongJob
 from distjob.jobs import Job, Slot
 from distjob.protocol.begin import GRACE, begin, live_session
 from distjob.protocol.change import NOBODY, Changed, Edit, SessionEnded, change, lose
-from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Op
 from distjob.protocol.held import let_go
 from distjob.protocol.look import JobStatus, job_status, waiter_status
 from distjob.protocol.parts import Wish
+from distjob.protocol.state import ClientState
 from distjob.protocol.waiting import probe
 from distjob.record import JobRecord
 from distjob.ticket import AbortRequest, AsyncHolder, Holder
@@ -27,30 +27,28 @@ from distjob.words import holder_facts
 R = TypeVar("R")
 
 
-def abort(me: Controller, vm: str, reason: str, api: str, wait: float) -> Op[JobStatus]:
+def abort(me: ClientState, vm: str, reason: str, api: str, wait: float) -> Op[JobStatus]:
     """Begin an abort job, ask the async job to stop, and end the abort job.
 
     The errors of `begin` and `end`; WrongJob: no async job runs.
     """
     mine = yield from begin(me, vm, Wish(api, job=Job.ABORT), wait)
-    if mine is None:
-        raise AssertionError("a begin that waits is never refused as busy")
     asked = AbortRequest(me.owner, mine.ticket.asked, reason)
 
     def edit(record: JobRecord) -> tuple[JobRecord, AsyncHolder | None]:
-        if not record.held(mine.ticket.id):
+        if not record.holder_of(mine.ticket.id):
             return record, None  # an earlier try has done it: this may be another's job
         new = request_abort(record, asked) or record
-        return new.end(mine.ticket.id, today=me.clock.wall()), record.async_
+        return new.end(mine.ticket.id, wall=me.clock.wall()), record.async_
 
     changed = yield from let_go(me, mine, edit, gives_back=False)
     running = changed.found if changed.made else changed.unheard[-1]
     if running is None:
         raise WrongJob(f"VM {vm!r}: no async job runs: there is nothing to abort")
-    return job_status(running, Slot.ASYNC, me.clock.wall(), alive=not running.left)
+    return job_status(running, Slot.ASYNC, me.clock.wall(), alive=not running.owner_gone)
 
 
-def discard(me: Controller, vm: str) -> Op[JobStatus]:
+def discard(me: ClientState, vm: str) -> Op[JobStatus]:
     """End an async job that has no owner, with its steps.
 
     Raises WrongJob (none runs), NotOwner (its owner lives), BackendUnavailable, OutcomeUnknown.
@@ -58,24 +56,24 @@ def discard(me: Controller, vm: str) -> Op[JobStatus]:
 
     def edit(record: JobRecord) -> tuple[JobRecord, AsyncHolder | None]:
         running = record.async_
-        if running is None or not running.left:
+        if running is None or not running.owner_gone:
             return record, running
-        return record.remove([running.ticket.id], today=me.clock.wall()), running
+        return record.remove([running.ticket.id], wall=me.clock.wall()), running
 
     void: AsyncHolder | None = None
     ended = NOBODY
     while True:
         changed = yield from _by_hand(me, vm, edit, ended)
-        running, today = changed.found, me.clock.wall()
+        running, wall = changed.found, me.clock.wall()
         if gone := _discarded(changed):
-            me.held.tell_evicted(vm, gone.ticket, gone.since, gone.token, "force")
+            me.holdings.tell_evicted(vm, gone.ticket, gone.since, gone.token, "force")
         if gone := gone or void:
-            return job_status(gone, Slot.ASYNC, today, alive=False)
+            return job_status(gone, Slot.ASYNC, wall, alive=False)
         if running is None:
             raise WrongJob(f"VM {vm!r}: no async job runs: there is nothing to discard")
         ended, _ = yield from probe(me, frozenset((running.ticket.session,)))
         if not ended:
-            facts = holder_facts(Slot.ASYNC, running, today)
+            facts = holder_facts(Slot.ASYNC, running, wall)
             raise NotOwner(f"VM {vm!r}: the async job can't be discarded, its owner lives: {facts}")
         if not running.outlives:
             void = running  # its owner's end is its own, once that is found
@@ -88,31 +86,31 @@ def _discarded(changed: Changed[AsyncHolder | None]) -> AsyncHolder | None:
     """
     found = changed.found
     if changed.made:
-        return found if found is not None and found.left else None
+        return found if found is not None and found.owner_gone else None
     for tried in reversed(changed.unheard):
-        if tried is not None and tried.left and (found is None or found.since != tried.since):
+        if tried is not None and tried.owner_gone and (found is None or found.since != tried.since):
             return tried
     return None
 
 
-def evict(me: Controller, vm: str, tickets: Collection[str]) -> Op[list[JobStatus]]:
+def evict(me: ClientState, vm: str, tickets: Collection[str]) -> Op[list[JobStatus]]:
     """Take these tickets out by force, whoever holds or waits by them; those that were there.
 
     Raises BackendUnavailable, OutcomeUnknown.
     """
 
     def edit(record: JobRecord) -> tuple[JobRecord, dict[str, tuple[Holder, JobStatus]]]:
-        today = me.clock.wall()
-        new = record.remove(tickets, today=today)
-        left = {h.ticket.id for _, h in new.holders()}.union(ticket.id for ticket in new.queue)
+        wall = me.clock.wall()
+        new = record.remove(tickets, wall=wall)
+        still = {h.ticket.id for _, h in new.holders()}.union(ticket.id for ticket in new.queue)
         broken = {
-            holder.ticket.id: (holder, job_status(holder, slot, today, alive=True))
+            holder.ticket.id: (holder, job_status(holder, slot, wall, alive=True))
             for slot, holder in record.holders()
-            if holder.ticket.id not in left
+            if holder.ticket.id not in still
         }
         for ticket in record.queue:
-            if ticket.id not in left:
-                status = waiter_status(ticket, today, alive=True)
+            if ticket.id not in still:
+                status = waiter_status(ticket, wall, alive=True)
                 broken[ticket.id] = (Holder(ticket, ticket.asked), status)
         return new, broken
 
@@ -121,11 +119,11 @@ def evict(me: Controller, vm: str, tickets: Collection[str]) -> Op[list[JobStatu
     for found in (*changed.unheard, changed.found):
         broken |= found
     for one, _ in broken.values():
-        me.held.tell_evicted(vm, one.ticket, one.since, one.token, "force")
+        me.holdings.tell_evicted(vm, one.ticket, one.since, one.token, "force")
     return [status for _, status in broken.values()]
 
 
-def _by_hand(me: Controller, vm: str, edit: Edit[R], ended: frozenset[str]) -> Op[Changed[R]]:
+def _by_hand(me: ClientState, vm: str, edit: Edit[R], ended: frozenset[str]) -> Op[Changed[R]]:
     """Change the record in the name of the session that is there, or of the next one."""
     until = me.clock.monotonic() + GRACE
     unheard: tuple[R, ...] = ()

@@ -8,10 +8,10 @@ from distjob.async_job import amend, detach
 from distjob.errors import LeaseLost, NotOwner, RecordError
 from distjob.jobs import Mask
 from distjob.protocol.change import SessionEnded, change, lose
-from distjob.protocol.controller import Controller
 from distjob.protocol.effects import KeepAlive, Op, Wait, ask
 from distjob.protocol.held import check, claim, let_go, refusal
-from distjob.protocol.parts import Held
+from distjob.protocol.parts import HeldJob
+from distjob.protocol.state import ClientState
 from distjob.record import JobRecord
 from distjob.ticket import AbortRequest, Progress
 
@@ -20,8 +20,8 @@ PACE = 1.0
 
 
 def set_job(
-    me: Controller,
-    held: Held,
+    me: ClientState,
+    held: HeldJob,
     *,
     patience: float,
     mask: Mask | None = None,
@@ -35,9 +35,9 @@ def set_job(
     progress = held.unsaid
 
     def edit(record: JobRecord) -> tuple[JobRecord, None]:
-        today = me.clock.wall()
+        wall = me.clock.wall()
         ticket = held.ticket.id
-        new = amend(record, ticket, today=today, mask=mask, phase=phase, progress=progress)
+        new = amend(record, ticket, wall=wall, mask=mask, phase=phase, progress=progress)
         return new or record, None
 
     until = min(me.clock.monotonic() + patience, held.session.deadline)
@@ -48,7 +48,7 @@ def set_job(
                 raise SessionEnded
             if held.ended:
                 raise NotOwner(f"VM {held.vm!r}: the async job has ended meanwhile")
-            me.held.take_away(held)
+            me.holdings.take_away(held)
             raise refusal(held)
     except SessionEnded:
         yield from lose(me, held.session, "the store ended it")
@@ -59,47 +59,49 @@ def set_job(
         held.progress_due = me.clock.monotonic() + PACE
         if held.unsaid is progress:
             held.unsaid = None
-            me.held.unsaid.discard(held)
+            me.holdings.unsaid.discard(held)
 
 
-def set_progress(me: Controller, held: Held, progress: Progress, *, patience: float) -> Op[None]:
-    """Write it, at most once in `PACE` seconds: what comes in between is written by the keeper."""
+def set_progress(
+    me: ClientState, held: HeldJob, progress: Progress, *, patience: float
+) -> Op[None]:
+    """Write it, at most once in `PACE` seconds: what comes in between is written by the hands."""
     claim(me, held)
     held.progress = held.unsaid = progress
-    if held not in me.held.unsaid:
-        me.held.unsaid.add(held)
+    if held not in me.holdings.unsaid:
+        me.holdings.unsaid.add(held)
         me.stir.set()
     if me.clock.monotonic() >= held.progress_due:
         held.progress_due = me.clock.monotonic() + PACE
         yield from set_job(me, held, patience=patience)
 
 
-def say_progress(me: Controller) -> Op[None]:
-    """The keeper's part of it. Raises BackendUnavailable, OutcomeUnknown: it is said later."""
-    for held in tuple(me.held.unsaid):
+def say_progress(me: ClientState) -> Op[None]:
+    """The hands' part of it. Raises BackendUnavailable, OutcomeUnknown: it is said later."""
+    for held in tuple(me.holdings.unsaid):
         if held.progress_due <= me.clock.monotonic():
             held.progress_due = me.clock.monotonic() + PACE
             try:
                 yield from set_job(me, held, patience=0.0)
             except (LeaseLost, NotOwner):
-                me.held.unsaid.discard(held)
+                me.holdings.unsaid.discard(held)
             except RecordError:
                 pass  # again, then
 
 
-def give_up(me: Controller, held: Held) -> Op[None]:
+def give_up(me: ClientState, held: HeldJob) -> Op[None]:
     """Leave the job to whoever adopts it; it is not held any more. The errors of `end`."""
     progress = held.unsaid
 
     def leave(record: JobRecord) -> tuple[JobRecord, None]:
-        today = me.clock.wall()
-        said = amend(record, held.ticket.id, today=today, progress=progress) or record
-        return detach(said, held.ticket.id, today=today) or record, None
+        wall = me.clock.wall()
+        said = amend(record, held.ticket.id, wall=wall, progress=progress) or record
+        return detach(said, held.ticket.id, wall=wall) or record, None
 
     yield from let_go(me, held, leave, gives_back=True)
 
 
-def wait_abort(me: Controller, held: Held, seconds: float | None) -> Op[AbortRequest | None]:
+def wait_abort(me: ClientState, held: HeldJob, seconds: float | None) -> Op[AbortRequest | None]:
     """Until the job is asked to abort; None after ``seconds``.
 
     Raises LeaseLost, NotOwner, ClientClosed.
@@ -114,14 +116,16 @@ def wait_abort(me: Controller, held: Held, seconds: float | None) -> Op[AbortReq
             if until is not None and now >= until:
                 return None
             signal.clear()
-            left = held.session.deadline - now
-            yield from ask(Wait(left if until is None else min(left, until - now), signal))
+            seconds = held.session.deadline - now
+            if until is not None:
+                seconds = min(seconds, until - now)
+            yield from ask(Wait(seconds, signal))
         return held.abort
     finally:
         held.watchers = tuple(other for other in held.watchers if other is not signal)
 
 
-def on_abort(me: Controller, held: Held, callback: Callable[[AbortRequest], None]) -> Op[bool]:
+def on_abort(me: ClientState, held: HeldJob, callback: Callable[[AbortRequest], None]) -> Op[bool]:
     """Have ``callback`` called with the request; False if there is one, so that the caller does."""
     yield from ()
     check(me, held)

@@ -37,7 +37,7 @@ class Wish(NamedTuple):
     parent: str = ""
     on_owner_loss: OnOwnerLoss = OnOwnerLoss.RELEASE
     adopts: bool = False
-    """It asks for an async job that was left."""
+    """It asks for an async job whose owner is gone."""
 
 
 class Session:
@@ -48,8 +48,8 @@ class Session:
     """
 
     __slots__ = (
-        *("_count", "alive", "deadline", "doubted", "doubts", "how", "id", "next_beat", "ttl"),
-        "why",
+        *("_count", "alive", "deadline", "doubted", "doubts", "how", "id", "next_beat"),
+        *("trouble", "ttl", "why"),
     )
 
     def __init__(self, session_id: str, ttl: float, sent: float) -> None:
@@ -59,6 +59,8 @@ class Session:
         self.why = ""
         self.how: How = "session"
         """Why it has ended, and as `distjob.hooks.Lost` says it."""
+        self.trouble = ""
+        """Why the last renewal has failed, to be said behind the reason of a loss."""
         self.doubts: dict[str, int] = {}
         """VMs of which a commit is in doubt, sent but not known to be made or void; with its
         number.
@@ -90,7 +92,7 @@ class Session:
         return f"{self.id}.{self._count}"
 
 
-class Held:
+class HeldJob:
     """A job that was granted: what a lease is made of."""
 
     __slots__ = (
@@ -113,13 +115,13 @@ class Held:
         """Its end has begun; or its detaching, if ``gives_back``."""
         self.gives_back = False
         self.fallen = False
-        """It was said that it is lost."""
+        """Its loss was told."""
         self.taken = False
         """Somebody took it away by force; the session lives."""
         self.callbacks: tuple[Callable[[], None], ...] = ()
-        """Called if it is lost."""
+        """Called if the job is lost."""
         self.watchers: tuple[Signal, ...] = ()
-        """Set when it is lost, ends, or is asked to abort."""
+        """Set when the job is lost, ends, or is asked to abort."""
         self.on_abort: tuple[Callable[[AbortRequest], None], ...] = ()
         self.phase = ""
         self.progress: Progress | None = None

@@ -12,9 +12,9 @@ import zlib
 from typing import Generic, TypeVar
 
 from distjob.errors import BackendUnavailable, ClientClosed, OutcomeUnknown, RecordError
-from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Commit, Op, Settle, Wait, ask
 from distjob.protocol.parts import Session
+from distjob.protocol.state import ClientState
 from distjob.store import Reply
 
 R = TypeVar("R")
@@ -43,7 +43,7 @@ class Tries(Generic[R]):
     )
     _found: R
 
-    def __init__(self, me: Controller, session: Session, vm: str, until: float) -> None:
+    def __init__(self, me: ClientState, session: Session, vm: str, until: float) -> None:
         self.me = me
         self.session = session
         self.vm = vm

@@ -10,9 +10,9 @@ from __future__ import annotations
 from distjob.errors import BackendUnavailable, ClientClosed
 from distjob.line import watched
 from distjob.protocol.change import NOBODY, SessionEnded, change, look
-from distjob.protocol.controller import KEEPER, Controller
 from distjob.protocol.effects import Interrupt, Op, Receive, Remaining, Wait, ask
 from distjob.protocol.parts import Session, View, Waiter
+from distjob.protocol.state import HANDS, ClientState
 
 RETRY = 0.25
 """Seconds until a waiter tries again what the store did not answer."""
@@ -21,7 +21,7 @@ AFTER = 0.005
 
 
 def wait_in_line(
-    me: Controller, session: Session, vm: str, ticket_id: str, view: View, *, until: float
+    me: ClientState, session: Session, vm: str, ticket_id: str, view: View, *, until: float
 ) -> Op[View]:
     """Until the ticket does not wait any more, or ``until``; returns the view that says so.
 
@@ -70,21 +70,21 @@ def wait_in_line(
     return view
 
 
-def _listen(me: Controller, session: Session, waiter: Waiter, until: float) -> Op[None]:
+def _listen(me: ClientState, session: Session, waiter: Waiter, until: float) -> Op[None]:
     """Until something may have changed for this waiter, or ``until``.
 
     Of those who wait in this client, whoever finds nobody receiving receives, for all: so the
     usual waiter hears itself that it was let in, and no thread has to wake another.
     """
     if me.receiver is not None:
-        if me.receiver is KEEPER:
+        if me.receiver is HANDS:
             yield from ask(Interrupt())  # it makes room for one who waits
         yield from ask(Wait(until - me.clock.monotonic(), waiter.signal))
         return
     me.receiver = waiter
     try:
-        while not waiter.woken and (left := until - me.clock.monotonic()) > 0:
-            events = yield from ask(Receive(session.id, left))
+        while not waiter.woken and (seconds := until - me.clock.monotonic()) > 0:
+            events = yield from ask(Receive(session.id, seconds))
             for event in events:
                 me.hear(event)
             if not events:
@@ -93,17 +93,17 @@ def _listen(me: Controller, session: Session, waiter: Waiter, until: float) -> O
         me.receiver = None
 
 
-def probe(me: Controller, sessions: frozenset[str]) -> Op[tuple[frozenset[str], float]]:
+def probe(me: ClientState, sessions: frozenset[str]) -> Op[tuple[frozenset[str], float]]:
     """Which of them have ended, and the seconds until the first of the others could."""
     if not sessions:
         return NOBODY, me.ttl
-    left = yield from ask(Remaining(sessions))
-    ended = frozenset(session for session in sessions if left.get(session, 0.0) <= 0)
-    return ended, min((left[session] for session in sessions - ended), default=0.0)
+    remaining = yield from ask(Remaining(sessions))
+    ended = frozenset(session for session in sessions if remaining.get(session, 0.0) <= 0)
+    return ended, min((remaining[session] for session in sessions - ended), default=0.0)
 
 
 def _evict(
-    me: Controller, session: Session, vm: str, ended: frozenset[str], until: float
+    me: ClientState, session: Session, vm: str, ended: frozenset[str], until: float
 ) -> Op[View]:
     changed = yield from change(
         me, session, vm, lambda record: (record, None), until=until, ended=ended

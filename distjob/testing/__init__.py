@@ -13,6 +13,7 @@ A simulated world is made of:
     users.py workers.py longjobs.py        what users do, also with async jobs
     calls.py                               what they asked for and were told
     faults.py disasters.py mishaps.py      what goes wrong: on the way, everywhere, to one of them
+    request.py                             one request, on its way to the store and back
     plain.py                               the rules once more, as judge
     invariants.py commits.py longwatch.py  what must hold: always, at a commit, of async jobs,
     forcewatch.py overdue.py aftermath.py  of what is taken by force, of who waits, in the end

@@ -36,8 +36,10 @@ class Aftermath:
                 self.watch.fail("nothing left", f"{vm}: {state}, of which alive: {living}")
         for machine in world.machines:
             me = machine.me
-            if machine.up and (me.waiters or me.leftovers or me.held.by_vm or me.held.unsaid):
-                left = f"{me.waiters} {me.leftovers} {me.held.by_vm} {me.held.unsaid}"
+            if machine.up and (
+                me.waiters or me.leftovers or me.holdings.by_vm or me.holdings.unsaid
+            ):
+                left = f"{me.waiters} {me.leftovers} {me.holdings.by_vm} {me.holdings.unsaid}"
                 self.watch.fail("nothing left", f"controller {machine.name}: {left}")
             world.seen["old view kept"] += len(me.views) if machine.up else 0
         for lease in self.watch.leases.values():

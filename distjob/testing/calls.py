@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from distjob.protocol.begin import GRACE
-from distjob.protocol.parts import Held, Wish
+from distjob.protocol.parts import HeldJob, Wish
 from distjob.testing.faults import TIMEOUT
 from distjob.testing.plain import PlainTicket, slots_of
 from distjob.ticket import Progress
@@ -103,7 +103,7 @@ class Hand(Asking):
 class Lease:
     """A job that its user was told is held."""
 
-    def __init__(self, call: Call, held: Held, since: float) -> None:
+    def __init__(self, call: Call, held: HeldJob, since: float) -> None:
         self.call = call
         self.held = held
         self.since = since

@@ -42,7 +42,7 @@ from distjob.errors import (
     WrongJob,
 )
 from distjob.protocol.look import JobStatus
-from distjob.protocol.parts import Held, Wish
+from distjob.protocol.parts import HeldJob, Wish
 from distjob.testing.aftermath import Aftermath
 from distjob.testing.calls import Asking, Call, Lease, Violated
 from distjob.testing.commits import Commits
@@ -98,7 +98,7 @@ class Watch:
         self.world.log(machine.name, f"{call.name}: {what} {vm} {wish.job} {wish.agent}, {how}")
         return call
 
-    def returned(self, call: Call, held: Held | None) -> Lease | None:
+    def returned(self, call: Call, held: HeldJob | None) -> Lease | None:
         """A begin has returned."""
         self._close(call)
         if held is None:

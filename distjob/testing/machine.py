@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Op
+from distjob.protocol.state import ClientState
 from distjob.store import Event, Missed
 from distjob.ticket import Owner
 
@@ -110,7 +110,7 @@ class Machine:
         self.name = name
         drift = world.profile.drift
         self.clock = SimClock(world, 1.0 + world.rng.uniform(-drift, drift))
-        self.me = Controller(
+        self.me = ClientState(
             Owner(name, f"host-{name}", 1),
             ttl=world.ttl,
             wait=30.0,
@@ -137,8 +137,10 @@ class Machine:
         self.interrupted = False
         self.reconnected = False
         self.receiver: tuple[Task, int, str] | None = None
-        self.kept = SimSignal(world)
-        """Set when the keeper has stopped."""
+        self.running = 3
+        """How many operations go on in the background: heart, hands and callbacks."""
+        self.stopped = SimSignal(world)
+        """Set when none of them does any more."""
 
     def run(self, name: str, op: Op[Any]) -> Task:
         """Begin an operation."""

@@ -5,20 +5,23 @@ What their workers do is in workers.py and longjobs.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from distjob.errors import BackendUnavailable, OutcomeUnknown
 from distjob.jobs import AgentJob, AsyncJob, Job
 from distjob.protocol import held as holding
 from distjob.protocol import outside
-from distjob.protocol.begin import begin
+from distjob.protocol.closing import close
 from distjob.protocol.effects import Op, Wait, ask
-from distjob.protocol.keeper import close, keep, make_calls, open_session
+from distjob.protocol.hands import call_users, make_calls, work
+from distjob.protocol.heart import beat, open_session
 from distjob.protocol.look import orphans
 from distjob.protocol.parts import Wish
+from distjob.protocol.state import ClientState
 from distjob.testing.longjobs import LongWorker, kind_of
 from distjob.testing.machine import Machine, Task
+from distjob.testing.workers import begins
 
 if TYPE_CHECKING:
     from distjob.testing.world import World
@@ -39,7 +42,7 @@ def populate(world: World) -> Iterator[int]:
 
 def all_done(world: World) -> bool:
     """Whether every worker has come to its end."""
-    return all(m.crashed or m.closed or all(t.done for t in m.tasks[1:]) for m in world.machines)
+    return all(m.crashed or m.closed or all(t.done for t in m.tasks[3:]) for m in world.machines)
 
 
 def close_down(machine: Machine) -> Task:
@@ -60,7 +63,8 @@ def janitor(world: World) -> Machine:
 def _machine(world: World) -> Machine:
     machine = Machine(world, chr(ord("a") + len(world.machines)))
     world.machines.append(machine)
-    machine.run("keep", _keeping(machine))
+    for name, op in (("heart", _beating), ("hands", work), ("calls", call_users)):
+        machine.run(name, _in_the_background(machine, op))
     return machine
 
 
@@ -74,15 +78,20 @@ def start(world: World, errands: Iterator[int], workers: int) -> None:
         worker.task = machine.run(f"w{number}", worker.work(errands))
 
 
-def _keeping(machine: Machine) -> Op[None]:
-    me = machine.me
+def _in_the_background(machine: Machine, op: Callable[[ClientState], Op[None]]) -> Op[None]:
+    yield from op(machine.me)
+    machine.running -= 1
+    if not machine.running:
+        machine.stopped.set()
+
+
+def _beating(me: ClientState) -> Op[None]:
     while me.session is None and not me.closing:
         try:
             yield from open_session(me)
         except BackendUnavailable:
             yield from ask(Wait(0.1))
-    yield from keep(me)
-    machine.kept.set()
+    yield from beat(me)
 
 
 def _closing(machine: Machine) -> Op[None]:
@@ -92,7 +101,7 @@ def _closing(machine: Machine) -> Op[None]:
     me.close()
     machine.interrupted = True
     machine.rouse()
-    yield from ask(Wait(60.0, machine.kept))
+    yield from ask(Wait(60.0, machine.stopped))
     try:
         yield from close(me)
     except (BackendUnavailable, OutcomeUnknown):
@@ -121,7 +130,7 @@ def _tidying(machine: Machine) -> Op[None]:
 def _begin_and_end(machine: Machine, vm: str, wish: Wish) -> Op[None]:
     wait = None if wish.adopts else 20.0
     call = machine.world.watch.calls_begin(machine, vm, wish, wait)
-    held = yield from begin(machine.me, vm, call.wish, wait)
+    held = yield from begins(machine.me, vm, call.wish, wait)
     lease = machine.world.watch.returned(call, held)
     if held is not None and lease is not None:
         lease.over = call.ended = True

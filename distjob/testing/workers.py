@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from distjob.errors import ClientClosed, DistjobError, LeaseLost, NotOwner, OutcomeUnknown
 from distjob.jobs import PLAIN_JOBS, AgentJob, AsyncJob, Job, OnOwnerLoss
 from distjob.protocol import held as holding
-from distjob.protocol.begin import begin
-from distjob.protocol.controller import Controller
+from distjob.protocol.begin import adopt, begin, begin_now
 from distjob.protocol.effects import Op, Wait, ask
-from distjob.protocol.parts import Held, Wish
+from distjob.protocol.parts import HeldJob, Wish
+from distjob.protocol.state import ClientState
 from distjob.testing.calls import Call
 from distjob.testing.machine import Machine, Task
 
@@ -28,6 +28,15 @@ _KINDS = [kind for kind in AsyncJob if kind is not AsyncJob.MAINTENANCE]  # a pe
 
 class Cancelled(BaseException):
     """What a cancellation throws into an operation (KeyboardInterrupt, asyncio's)."""
+
+
+def begins(me: ClientState, vm: str, wish: Wish, wait: float | None) -> Op[HeldJob | None]:
+    """The operation that a client runs for this wish; it waits, unless ``wait`` is None."""
+    if wish.adopts:
+        return (yield from adopt(me, vm, wish))
+    if wait is None:
+        return (yield from begin_now(me, vm, wish))
+    return (yield from begin(me, vm, wish, wait))
 
 
 class Worker:
@@ -79,7 +88,7 @@ class Worker:
         call = self.watch.calls_begin(self.machine, vm, wish, wait)
         self.may_be_cancelled(call)
         try:
-            held = yield from begin(self.me, vm, call.wish, wait)
+            held = yield from begins(self.me, vm, call.wish, wait)
         except (DistjobError, Cancelled, GeneratorExit) as error:
             self.watch.raised(call, error)
             return None
@@ -140,7 +149,7 @@ class Worker:
         if not lease.over:
             yield from self.let_go(lease, holding.end)
 
-    def let_go(self, lease: Lease, how: Callable[[Controller, Held], Op[None]]) -> Op[None]:
+    def let_go(self, lease: Lease, how: Callable[[ClientState, HeldJob], Op[None]]) -> Op[None]:
         """End or detach."""
         call = lease.call
         lease.over = call.ending = True

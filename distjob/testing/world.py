@@ -18,7 +18,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
-from distjob.protocol.effects import Call, Effect, Interrupt, Receive, Wait
+from distjob.protocol.effects import Call, Effect, Interrupt, Receive, Report, Wait
 from distjob.testing import disasters, users
 from distjob.testing.calls import Violated
 from distjob.testing.faults import Network, SimServer
@@ -91,6 +91,8 @@ class World:
                 for callback in callbacks:
                     callback()
                 self.after(self.jitter(), task.resume, task.turn)
+            case Report(what, error):
+                raise AssertionError(f"{task.name}: {what}: {error!r}") from error
             case _:
                 self.net.request(task, effect)
 

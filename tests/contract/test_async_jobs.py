@@ -166,7 +166,7 @@ def test_the_owner_dies(clients, open_store):
             kind=OUT,
             on_owner_loss=policy,
         )
-        _, record = JobRecord().request(ticket, today=0.0)
+        _, record = JobRecord().request(ticket, wall=0.0)
         dead.commit(vm, 0, encode(record), session, ())
     if a.guarantees.ends == "told":
         dead.close_session(session)

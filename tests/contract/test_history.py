@@ -172,7 +172,7 @@ class History:
             ticket = Ticket(
                 id=f"{session}.1", session=session, owner=owner, api="x", asked=0.0, job=Job.MODIFY
             )
-            record = decode("vm", seen.version, seen.value).request(ticket, today=0.0)[1]
+            record = decode("vm", seen.version, seen.value).request(ticket, wall=0.0)[1]
             reply = store.commit("vm", seen.version, encode(record), session, ())
             assert isinstance(reply, Committed)
         self.told.append("a dead one holds vm, another is next in line")

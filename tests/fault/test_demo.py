@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from distjob import clock
-from distjob.client import connect
+from distjob.sharded import connect
 from ends import started
 
 DEMO = (sys.executable, "-c", "from distjob.cli import main; main()", "demo")

@@ -112,7 +112,7 @@ def test_a_hand_over_wakes_two_at_most(settings: Settings, yard: Yardstick, crow
                     id=f"{session}.1", session=session, owner=Owner("w", "host", 1), api="x",
                     asked=0.0, job=Job.MODIFY,
                 )  # fmt: skip
-                record = record.request(ticket, today=0.0)[1]
+                record = record.request(ticket, wall=0.0)[1]
                 reply = store.commit("vm", version, encode(record), session, ())
                 assert isinstance(reply, Committed)
                 version = reply.version

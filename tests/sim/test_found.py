@@ -32,7 +32,7 @@ FOUND = (
     Found(
         "a cancelled begin whose commit arrives after its withdrawal",
         "calm",
-        15,
+        11,
         (
             (
                 "tries.py",
@@ -56,7 +56,7 @@ FOUND = (
     Found(
         "a commit without a reply that arrives when the VM is idle again",
         "late",
-        77,
+        16,
         (
             (
                 "tries.py",
@@ -68,13 +68,13 @@ FOUND = (
     Found(
         "a renewal that is answered after the local deadline",
         "sleep",
-        1117,
-        (("keeper.py", "    elif me.clock.monotonic() < session.deadline:", "    elif True:"),),
+        457,
+        (("heart.py", "    elif me.clock.monotonic() < session.deadline:", "    elif True:"),),
     ),
     Found(
         "a begin that is refused on account of its own dead session",
         "sleep",
-        2216,
+        373,
         (
             ("begin.py", "record.sessions() | {mine}", "record.sessions() - {mine}"),
             (
@@ -88,52 +88,52 @@ FOUND = (
     Found(
         "a withdrawal whose reply was lost, and then the record moved on",
         "late",
-        5936,
+        307,
         (("begin.py", "changed.found if changed.made else waited_in", "changed.found"),),
     ),
     Found(
         "a waiter that was taken out by force, and timed out before it heard",
         "deaf",
-        4,
+        299,
         (("begin.py", "changed.found if changed.made else waited_in", "changed.found"),),
     ),
     Found(
         "a request to abort whose reply was lost asks the next job, too",
         "lossy",
-        145,
-        (("outside.py", "if not record.held(mine.ticket.id):", "if False:"),),
+        233,
+        (("outside.py", "if not record.holder_of(mine.ticket.id):", "if False:"),),
     ),
     Found(
         "a discard whose request was lost, and another has adopted the job",
         "storm",
-        739,
+        4407,
         (("outside.py", "(found is None or found.since != tried.since)", "True"),),
     ),
     Found(
         "an eviction whose reply was lost, and who was evicted asks again",
         "lossy",
-        1452,
+        290,
         (("outside.py", "in (*changed.unheard, changed.found):", "in (changed.found,):"),),
     ),
     Found(
         "an end that was cancelled, and then the client closed",
         "storm",
-        1024,
-        (("keeper.py", "in leftovers.items():", "in ():"),),
+        880,
+        (("closing.py", "in leftovers.items():", "in ():"),),
     ),
     Found(
         "an adoption under way while the client closes",
         "storm",
-        0,
-        (("keeper.py", "    left.update(dict.fromkeys(me.heirs, True))\n", ""),),
+        9376,
+        (("closing.py", "    nobodys.update(dict.fromkeys(me.heirs, True))\n", ""),),
     ),
     Found(
         "an end of a session that is not heard of during an outage",
         "cut",
-        269,
+        1775,
         (
             (
-                "controller.py",
+                "state.py",
                 "waiter.doubt()  # an `Ended`",
                 "pass  #",
             ),

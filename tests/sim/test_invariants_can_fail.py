@@ -11,18 +11,18 @@ from collections.abc import Callable, Iterator
 import msgspec
 import pytest
 
-from distjob import line
+from distjob import async_job, line
 from distjob.async_job import adopt, amend
 from distjob.codec import decode, encode
 from distjob.errors import RecordError
 from distjob.fence import Fence, fence_of
 from distjob.jobs import Slot
-from distjob.protocol import begin, change, controller, keeper, outside, owner, waiting
+from distjob.protocol import begin, change, closing, hands, outside, owner, state, waiting
 from distjob.protocol import held as holding
-from distjob.protocol.controller import Controller
 from distjob.protocol.effects import ask
 from distjob.protocol.holdings import Holdings
 from distjob.protocol.parts import IDLE, Session
+from distjob.protocol.state import ClientState
 from distjob.record import JobRecord, Verdict
 from distjob.testing import invariants, machine, users
 from distjob.testing.calls import Violated
@@ -118,9 +118,9 @@ def left_jobs_are_held(patch: Patch) -> None:
 
     def broken(record: JobRecord, ticket_id: str) -> Fence:
         running = record.async_
-        if running is None or not running.left:
+        if running is None or not running.owner_gone:
             return fence_of(record, ticket_id)
-        held = msgspec.structs.replace(running, left=None)
+        held = msgspec.structs.replace(running, owner_gone=None)
         return fence_of(msgspec.structs.replace(record, async_=held), ticket_id)
 
     patch.setattr(begin, "fence_of", broken)
@@ -137,9 +137,9 @@ def mask_ignored(patch: Patch) -> None:
 def newest_first(patch: Patch) -> None:
     honest = JobRecord.promote
 
-    def promote(self: JobRecord, today: float) -> JobRecord:
+    def promote(self: JobRecord, wall: float) -> JobRecord:
         turned = msgspec.structs.replace(self, queue=self.queue[::-1])
-        after = honest(turned, today)
+        after = honest(turned, wall)
         return msgspec.structs.replace(after, queue=after.queue[::-1])
 
     patch.setattr(JobRecord, "promote", promote)
@@ -151,7 +151,7 @@ def one_too_many(patch: Patch) -> None:
 
 
 def the_living_evicted(patch: Patch) -> None:
-    def probe(me: Controller, sessions: frozenset[str]) -> Iterator[object]:
+    def probe(me: ClientState, sessions: frozenset[str]) -> Iterator[object]:
         left = yield from ask(waiting.Remaining(sessions))
         return frozenset(s for s in sessions if left[s] < me.ttl), me.ttl
 
@@ -160,11 +160,11 @@ def the_living_evicted(patch: Patch) -> None:
 
 def the_told_unheeded(patch: Patch) -> None:
     """Who hears that a session has ended reads the record, and does not ask for the session."""
-    patch.setattr(controller.Waiter, "doubt", controller.Waiter.look_again)
+    patch.setattr(state.Waiter, "doubt", state.Waiter.look_again)
 
 
 def the_dead_believed(patch: Patch) -> None:
-    def probe(me: Controller, sessions: frozenset[str]) -> Iterator[object]:
+    def probe(me: ClientState, sessions: frozenset[str]) -> Iterator[object]:
         yield from ()
         return frozenset(), me.ttl
 
@@ -187,7 +187,7 @@ def nobody_is_woken(patch: Patch) -> None:
     def nobody(old: JobRecord, new: JobRecord, author: str) -> frozenset[str]:
         return frozenset()
 
-    def look(me: Controller, vm: str) -> Iterator[object]:
+    def look(me: ClientState, vm: str) -> Iterator[object]:
         yield from ()
         return me.views.get(vm, IDLE)
 
@@ -196,7 +196,7 @@ def nobody_is_woken(patch: Patch) -> None:
 
 
 def the_dead_never_evicted(patch: Patch) -> None:
-    def probe(me: Controller, sessions: frozenset[str]) -> Iterator[object]:
+    def probe(me: ClientState, sessions: frozenset[str]) -> Iterator[object]:
         yield from ()
         return frozenset(), 1e6
 
@@ -208,11 +208,11 @@ def cancelled_begins_forgotten(patch: Patch) -> None:
 
 
 def ends_forgotten(patch: Patch) -> None:
-    patch.setattr(JobRecord, "end", lambda self, ticket_id, today: self)
+    patch.setattr(JobRecord, "end", lambda self, ticket_id, wall: self)
 
 
 def sessions_left_open(patch: Patch) -> None:
-    def close(me: Controller) -> Iterator[object]:
+    def close(me: ClientState) -> Iterator[object]:
         yield from ()
 
     patch.setattr(users, "close", close)
@@ -221,7 +221,7 @@ def sessions_left_open(patch: Patch) -> None:
 def idle_records_kept(patch: Patch) -> None:
     patch.setattr(change, "encode", lambda record: encode(record) or b"distjob/1 a3e3e2f1 {}")
     patch.setattr(change, "decode", _lenient)
-    patch.setattr(controller, "decode", _lenient)
+    patch.setattr(state, "decode", _lenient)
 
 
 def _lenient(vm: str, version: int, value: bytes | None) -> JobRecord:
@@ -288,11 +288,11 @@ def migrations_pass_older_modifications(patch: Patch) -> None:
     """Whenever a query heads the line."""
     honest = JobRecord.promote
 
-    def promote(self: JobRecord, today: float) -> JobRecord:
+    def promote(self: JobRecord, wall: float) -> JobRecord:
         with patch.context() as within:
             within.setattr(JobRecord, "masked", lambda self, ticket: False)
-            freed = honest(self, today)
-        return freed if freed.async_ and not self.async_ else honest(self, today)
+            freed = honest(self, wall)
+        return freed if freed.async_ and not self.async_ else honest(self, wall)
 
     patch.setattr(JobRecord, "promote", promote)
 
@@ -308,9 +308,9 @@ def all_jobs_orphaned(patch: Patch) -> None:
 def adopted_from_the_living(patch: Patch) -> None:
     def take(record, ticket):
         running = record.async_
-        return adopt(with_job(record, left="detached") if running else record, ticket)
+        return adopt(with_job(record, owner_gone="detached") if running else record, ticket)
 
-    patch.setattr(begin, "adopt", take)
+    patch.setattr(async_job, "adopt", take)
 
 
 def adopted_by_two(patch: Patch) -> None:
@@ -321,7 +321,7 @@ def adopted_by_two(patch: Patch) -> None:
         running = view.record.async_
         if self.adopts and self.verdict is Verdict.NOT_OWNER and running and running.token:
             void = fence_of(view.record, running.ticket.id)
-            return begin.Held(self.vm, running, void, self.session, self.started)
+            return begin.HeldJob(self.vm, running, void, self.session, self.started)
         return honest(self, view)
 
     patch.setattr(begin._Attempt, "outcome", outcome)
@@ -334,7 +334,7 @@ def adopted_with_the_old_token(patch: Patch) -> None:
             return verdict, new
         return verdict, with_job(new, token=record.async_.token)
 
-    patch.setattr(begin, "adopt", take)
+    patch.setattr(async_job, "adopt", take)
 
 
 def adopted_without_its_phase(patch: Patch) -> None:
@@ -342,23 +342,23 @@ def adopted_without_its_phase(patch: Patch) -> None:
         verdict, new = adopt(record, ticket)
         return verdict, new if new is record else with_job(new, phase="")
 
-    patch.setattr(begin, "adopt", take)
+    patch.setattr(async_job, "adopt", take)
 
 
 def adopted_and_not_looked_at(patch: Patch) -> None:
     """The new owner does not learn which phase it has."""
-    honest = begin.Held
+    honest = begin.HeldJob
 
     def forgetful(*args):
         new = honest(*args)
         new.phase = ""
         return new
 
-    patch.setattr(begin, "Held", forgetful)
+    patch.setattr(begin, "HeldJob", forgetful)
 
 
 def never_adopted(patch: Patch) -> None:
-    patch.setattr(begin, "adopt", lambda record, ticket: (Verdict.WRONG_JOB, record))
+    patch.setattr(async_job, "adopt", lambda record, ticket: (Verdict.WRONG_JOB, record))
 
 
 def cancelled_adoptions_end_the_job(patch: Patch) -> None:
@@ -368,7 +368,8 @@ def cancelled_adoptions_end_the_job(patch: Patch) -> None:
         return honest(me, ticket_id, gives_back=False)
 
     patch.setattr(begin, "dropping", dropping)
-    patch.setattr(keeper, "dropping", dropping)
+    patch.setattr(hands, "dropping", dropping)
+    patch.setattr(closing, "dropping", dropping)
 
 
 def detached_and_kept(patch: Patch) -> None:
@@ -377,7 +378,7 @@ def detached_and_kept(patch: Patch) -> None:
     def give_up(me, held):
         yield from ()
         held.ended = True
-        me.held.part(held)
+        me.holdings.part(held)
 
     patch.setattr(owner, "give_up", give_up)
 
@@ -467,7 +468,7 @@ def discarded_from_the_living(patch: Patch) -> None:
     def discard(me, vm):
         def edit(record):
             running = record.async_
-            new = record.remove([running.ticket.id], today=0.0) if running else record
+            new = record.remove([running.ticket.id], wall=0.0) if running else record
             return new, None
 
         yield from outside._by_hand(me, vm, edit, change.NOBODY)

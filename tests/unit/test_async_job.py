@@ -14,10 +14,10 @@ from distjob.codec import decode, encode
 from distjob.jobs import DEFAULT_MASK, AsyncJob, Job, OnOwnerLoss, mask_of
 from distjob.line import bereft, woken
 from distjob.protocol.begin import begin
-from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Read
-from distjob.protocol.keeper import keep
+from distjob.protocol.hands import work
 from distjob.protocol.parts import Wish
+from distjob.protocol.state import ClientState
 from distjob.record import JobRecord, Verdict
 from distjob.store import Committed, Versioned, Woken
 from distjob.ticket import AbortRequest, Left, Owner, Progress, Ticket
@@ -43,7 +43,7 @@ def step_of(long, session="s1"):
 
 def asking(record, *wanted):
     for one in wanted:
-        record = record.request(one, today=1.0)[1]
+        record = record.request(one, wall=1.0)[1]
     return record
 
 
@@ -54,78 +54,78 @@ def running(policy=OnOwnerLoss.RELEASE, session="s1"):
 
 def left(how=Left.DETACHED):
     long, record = running(ORPHAN)
-    record = amend(record, long.id, today=1.0, phase="copy", mask=mask_of([Job.MODIFY]))
+    record = amend(record, long.id, wall=1.0, phase="copy", mask=mask_of([Job.MODIFY]))
     if how is Left.DETACHED:
-        return long, detach(record, long.id, today=1.0)
-    return long, record.evict({"s1"}, today=1.0)
+        return long, detach(record, long.id, wall=1.0)
+    return long, record.evict({"s1"}, wall=1.0)
 
 
 def test_the_owner_sets_mask_phase_and_progress():
     long, record = running()
     progress = Progress(1.0, 4.0, "GiB")
-    new = amend(record, long.id, today=1.0, phase="copy", progress=progress)
+    new = amend(record, long.id, wall=1.0, phase="copy", progress=progress)
     assert (new.async_.phase, new.async_.progress, new.async_.mask) == (
         "copy",
         progress,
         DEFAULT_MASK,
     )
     assert new.async_.token == 7
-    assert amend(new, long.id, today=2.0, phase="copy") is new
-    assert amend(new, long.id, today=2.0) is new
-    assert amend(new, "t0", today=2.0, phase="done") is None
+    assert amend(new, long.id, wall=2.0, phase="copy") is new
+    assert amend(new, long.id, wall=2.0) is new
+    assert amend(new, "t0", wall=2.0, phase="done") is None
 
 
 @pytest.mark.parametrize("how", Left)
 def test_who_has_left_a_job_changes_nothing_of_it(how):
     long, record = left(how)
-    assert amend(record, long.id, today=1.0, phase="done") is None
-    assert record.end(long.id, today=1.0) is record
-    assert record.drop(long.id, today=1.0) is record
-    assert record.held(long.id) is None
+    assert amend(record, long.id, wall=1.0, phase="done") is None
+    assert record.end(long.id, wall=1.0) is record
+    assert record.drop(long.id, wall=1.0) is record
+    assert record.holder_of(long.id) is None
 
 
 @pytest.mark.parametrize("how", Left)
 def test_a_job_that_was_left_keeps_slot_and_mask_and_is_nobodys(how):
     _, record = left(how)
-    assert record.async_.left is how
+    assert record.async_.owner_gone is how
     assert record.async_.phase == "copy"
     assert list(record.owners()) == []
     assert record.sessions() == set()
     assert not record.names("s1")
     assert record.count() == 1
     assert not record.idle
-    assert record.request(ticket(Job.SUSPEND, "s2"), today=1.0, wait=False)[0] is Verdict.BUSY
-    assert record.request(ticket(session="s2"), today=1.0, wait=False)[0] is Verdict.BUSY
-    assert record.request(ticket(Job.MODIFY, "s2"), today=1.0)[0] is Verdict.GRANTED
-    assert record.evict({"s1"}, today=1.0) is record
+    assert record.request(ticket(Job.SUSPEND, "s2"), wall=1.0, wait=False)[0] is Verdict.BUSY
+    assert record.request(ticket(session="s2"), wall=1.0, wait=False)[0] is Verdict.BUSY
+    assert record.request(ticket(Job.MODIFY, "s2"), wall=1.0)[0] is Verdict.GRANTED
+    assert record.evict({"s1"}, wall=1.0) is record
 
 
 def test_detaching_twice_is_detaching_once_and_nothing_after_the_session_s_end():
     long, record = left()
-    assert detach(record, long.id, today=2.0) is record
-    assert detach(record, "t0", today=2.0) is None
-    assert detach(JobRecord(), long.id, today=2.0) is None
+    assert detach(record, long.id, wall=2.0) is record
+    assert detach(record, "t0", wall=2.0) is None
+    assert detach(JobRecord(), long.id, wall=2.0) is None
     orphaned, record = left(Left.ORPHANED)
-    assert detach(record, orphaned.id, today=2.0) is None
+    assert detach(record, orphaned.id, wall=2.0) is None
 
 
 def test_steps_that_wait_go_when_the_job_is_left_and_one_under_way_stays():
     long, record = running(ORPHAN)
     under_way, waits, other = step_of(long), step_of(long), ticket(Job.DESTROY, "s2")
-    record = detach(asking(record, under_way, waits, other).at(4), long.id, today=2.0)
+    record = detach(asking(record, under_way, waits, other).at(4), long.id, wall=2.0)
     assert record.sync.ticket == under_way
     assert record.queue == (other,)
-    assert record.end(under_way.id, today=3.0).sync.ticket == other
-    assert record.evict({"s1"}, today=3.0).sync.ticket == other  # the step's session has ended
+    assert record.end(under_way.id, wall=3.0).sync.ticket == other
+    assert record.evict({"s1"}, wall=3.0).sync.ticket == other  # the step's session has ended
 
 
 def test_the_policy_says_what_the_end_of_the_session_means():
     long, record = running(OnOwnerLoss.RELEASE)
-    assert record.evict({"s1"}, today=2.0).idle
+    assert record.evict({"s1"}, wall=2.0).idle
     long, record = running(ORPHAN)
     waits = ticket(session="s2")
-    record = asking(record, step_of(long), step_of(long), waits).evict({"s1"}, today=2.0)
-    assert record.async_.left is Left.ORPHANED
+    record = asking(record, step_of(long), step_of(long), waits).evict({"s1"}, wall=2.0)
+    assert record.async_.owner_gone is Left.ORPHANED
     assert record.async_.ticket == long
     assert record.sync is None
     assert record.queue == (waits,)
@@ -142,7 +142,7 @@ def test_who_adopts_finds_all_as_it_was_and_has_a_new_token(how):
     assert new.async_.ticket.id == heir.id
     assert new.async_.ticket.on_owner_loss is ORPHAN
     was, now = record.async_, new.async_
-    assert (now.token, was.token, now.left) == (12, 7, None)
+    assert (now.token, was.token, now.owner_gone) == (12, 7, None)
     assert (now.since, now.mask, now.phase, now.abort) == (
         was.since,
         was.mask,
@@ -150,12 +150,12 @@ def test_who_adopts_finds_all_as_it_was_and_has_a_new_token(how):
         was.abort,
     )
     assert adopt(new, heir) == (Verdict.GRANTED, new)
-    assert new.request(step_of(heir, "s2"), today=1.0)[0] is Verdict.GRANTED
+    assert new.request(step_of(heir, "s2"), wall=1.0)[0] is Verdict.GRANTED
 
 
 def test_only_one_adopts_and_only_what_was_left():
     long, record = left()
-    assert new_owner(record).request(step_of(long), today=1.0)[0] is Verdict.NOT_OWNER
+    assert new_owner(record).request(step_of(long), wall=1.0)[0] is Verdict.NOT_OWNER
     assert adopt(new_owner(record), ticket(session="s3"))[0] is Verdict.NOT_OWNER
     other = ticket(session="s2", kind=AsyncJob.SAVE)
     assert adopt(record, other) == (Verdict.WRONG_JOB, record)
@@ -187,26 +187,26 @@ def test_force_takes_a_job_and_all_its_steps(how):
     under_way, waits = step_of(heir, heir.session), step_of(heir, heir.session)
     other = ticket(Job.SUSPEND, "s3")
     record = asking(record, under_way, waits, other)
-    new = record.remove([heir.id], today=2.0)
+    new = record.remove([heir.id], wall=2.0)
     assert new.async_ is None
     assert new.sync.ticket == other
     assert not new.queue
-    assert record.remove(["t0"], today=2.0) is record
+    assert record.remove(["t0"], wall=2.0) is record
 
 
 def test_force_takes_what_was_left_and_who_waits():
     long, record = left()
     one, two = ticket(session="s2"), ticket(session="s3")
     record = asking(record, one, two)
-    assert record.remove([long.id], today=2.0).async_.ticket == one
-    assert record.remove([one.id], today=2.0).queue == (two,)
+    assert record.remove([long.id], wall=2.0).async_.ticket == one
+    assert record.remove([one.id], wall=2.0).queue == (two,)
 
 
 def test_the_owner_is_woken_for_a_request_to_abort_and_nobody_else():
     long, record = running()
     assert woken(record, request_abort(record, ABORT), "s9") == {"s1"}
     asked = request_abort(record, ABORT)
-    assert woken(asked, amend(asked, long.id, today=1.0, phase="x"), "s9") == set()
+    assert woken(asked, amend(asked, long.id, wall=1.0, phase="x"), "s9") == set()
     _, orphan = left()
     assert woken(orphan, request_abort(orphan, ABORT), "s9") == set()
 
@@ -215,25 +215,25 @@ def test_whoever_loses_something_by_force_is_woken_but_not_the_author():
     long, record = running()
     step, waits = step_of(long), ticket(Job.SUSPEND, "s2")
     record = asking(record, step, waits)
-    assert woken(record, record.remove([long.id], today=1.0), "s9") == {"s1", "s2"}
-    assert bereft(record, record.remove([waits.id], today=1.0), "s9") == {"s2"}
-    assert bereft(record, record.remove([long.id], today=1.0), "s1") == set()
+    assert woken(record, record.remove([long.id], wall=1.0), "s9") == {"s1", "s2"}
+    assert bereft(record, record.remove([waits.id], wall=1.0), "s9") == {"s2"}
+    assert bereft(record, record.remove([long.id], wall=1.0), "s1") == set()
     _, orphan = left()
-    assert woken(orphan, orphan.remove([orphan.async_.ticket.id], today=1.0), "s9") == set()
+    assert woken(orphan, orphan.remove([orphan.async_.ticket.id], wall=1.0), "s9") == set()
 
 
 def test_nobody_is_bereft_by_what_lets_one_in():
     long, record = running()
     waits = ticket(Job.SUSPEND, "s2")
     record = asking(record, waits)
-    assert bereft(record, record.end(long.id, today=1.0), "s1") == set()
-    assert woken(record, record.end(long.id, today=1.0), "s1") == {"s2"}
+    assert bereft(record, record.end(long.id, wall=1.0), "s1") == set()
+    assert woken(record, record.end(long.id, wall=1.0), "s1") == {"s2"}
 
 
 @pytest.mark.parametrize("taken", [True, False])
 def test_what_overtakes_the_reply_to_begin_is_looked_for(taken):
     """A wake-up comes by another connection: it may be there before the job is."""
-    me = Controller(
+    me = ClientState(
         OWNER, ttl=9.0, wait=1.0, max_queued=0, pushed=True, clock=clock, signal=threading.Event
     )
     me.opened("s1", clock.monotonic())
@@ -245,10 +245,10 @@ def test_what_overtakes_the_reply_to_begin_is_looked_for(taken):
         op.send(Committed(version=5))
     held = done.value.value
     assert held.abort is None
-    keeper = keep(me)
-    assert next(keeper) == Read("vm")
+    hands = work(me)
+    assert next(hands) == Read("vm")
     found = Versioned(0, None) if taken else Versioned(6, encode(asked))
-    keeper.send(found)
+    hands.send(found)
     assert (held.taken, held.abort) == (taken, None if taken else ABORT)
 
 
@@ -277,19 +277,19 @@ def apply(record, kind, session, policy, pick):
         case "step":
             return asking(record, step_of(long, long.session)) if long else record
         case "end":
-            return record.drop(one, today=1.0)
+            return record.drop(one, wall=1.0)
         case "evict":
-            return record.evict({session}, today=1.0)
+            return record.evict({session}, wall=1.0)
         case "detach":
-            return detach(record, one, today=1.0) or record
+            return detach(record, one, wall=1.0) or record
         case "adopt":
             return adopt(record, ticket(session=session))[1]
         case "abort":
             return request_abort(record, ABORT) or record
         case "phase":
-            return amend(record, one, today=1.0, phase=f"p{pick}") or record
+            return amend(record, one, wall=1.0, phase=f"p{pick}") or record
         case _:
-            return record.remove([one], today=1.0)
+            return record.remove([one], wall=1.0)
 
 
 @given(STEPS)
@@ -303,27 +303,29 @@ def test_whatever_happens_a_job_has_one_owner_or_none(steps):
         assert not any(record.admits(one) for one in record.queue)
         if now is None:
             assert not any(one.nested for one in record.queue)
-            assert not (was and was.left and kind != "force")  # only force frees what was left
+            assert not (
+                was and was.owner_gone and kind != "force"
+            )  # only force frees what was left
             continue
         assert now.token >= last
         last = now.token
         assert all(
-            one.parent == now.ticket.id and not now.left for one in record.queue if one.parent
+            one.parent == now.ticket.id and not now.owner_gone for one in record.queue if one.parent
         )
         if was and was.ticket.id == now.ticket.id:
-            same = {"left", "abort", "phase"}
+            same = {"owner_gone", "abort", "phase"}
             facts = [msgspec.structs.asdict(holder) for holder in (was, now)]
             assert [(k, v) for k, v in facts[0].items() if k not in same] == [
                 (k, v) for k, v in facts[1].items() if k not in same
             ]
             assert now.phase == was.phase or kind == "phase"
-            assert (was.left, now.left) in {
+            assert (was.owner_gone, now.owner_gone) in {
                 (None, None),
                 (None, Left.DETACHED),
                 (None, Left.ORPHANED),
-                (was.left, was.left),
+                (was.owner_gone, was.owner_gone),
             }
         elif was and kind == "adopt":
-            assert was.left
+            assert was.owner_gone
             assert (now.phase, now.mask, now.abort) == (was.phase, was.mask, was.abort)
             assert now.token == version

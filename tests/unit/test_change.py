@@ -10,9 +10,9 @@ import pytest
 from distjob.codec import encode
 from distjob.jobs import AsyncJob, Job
 from distjob.protocol.change import change
-from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Commit, Op, Read, Wait
 from distjob.protocol.parts import View, Wish
+from distjob.protocol.state import ClientState
 from distjob.protocol.tries import HERD, LONGEST
 from distjob.record import JobRecord
 from distjob.store import Committed, Gone, Stale, Versioned
@@ -35,8 +35,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def me(clock: Clock) -> Controller:
-    return Controller(
+def me(clock: Clock) -> ClientState:
+    return ClientState(
         Owner("ctl", "host", 1),
         ttl=10.0,
         wait=30.0,
@@ -50,7 +50,7 @@ def me(clock: Clock) -> Controller:
 class Store:
     """Answers by hand: that another was first, and that so many wait."""
 
-    def __init__(self, me: Controller, clock: Clock, until: float) -> None:
+    def __init__(self, me: ClientState, clock: Clock, until: float) -> None:
         self.clock = clock
         self.others = me.opened("others", clock.now)
         self.me = me
@@ -60,13 +60,13 @@ class Store:
         session = me.opened("mine", clock.now)
         ticket = me.ticket(session, Wish("x", job=Job.MODIFY))
         self.op: Op[Any] = change(
-            me, session, "vm", lambda record: record.request(ticket, today=0.0)[::-1], until=until
+            me, session, "vm", lambda record: record.request(ticket, wall=0.0)[::-1], until=until
         )
         self.asked: Any = next(self.op)
 
     def join(self) -> None:
         ticket = self.me.ticket(self.others, Wish("x", job=Job.MODIFY))
-        self.record = self.record.request(ticket, today=0.0)[1]
+        self.record = self.record.request(ticket, wall=0.0)[1]
 
     def refuse(self, took: float, came: int) -> None:
         assert isinstance(self.asked, Commit)
@@ -85,7 +85,7 @@ class Store:
         return times
 
 
-def test_the_next_try_follows_at_once(me: Controller, clock: Clock) -> None:
+def test_the_next_try_follows_at_once(me: ClientState, clock: Clock) -> None:
     store = Store(me, clock, clock.now + 30)
     for came in (HERD, *[0] * 50):
         store.refuse(0.01, came)
@@ -95,7 +95,7 @@ def test_the_next_try_follows_at_once(me: Controller, clock: Clock) -> None:
         store.op.send(Committed(99))
 
 
-def test_a_pause_is_followed_by_a_look_and_the_look_by_a_try(me: Controller, clock: Clock) -> None:
+def test_a_pause_is_followed_by_a_look_and_the_look_by_a_try(me: ClientState, clock: Clock) -> None:
     store = Store(me, clock, clock.now + 30)
     longest = 0.0
     for _ in range(3):
@@ -111,7 +111,7 @@ def test_a_pause_is_followed_by_a_look_and_the_look_by_a_try(me: Controller, clo
     assert longest > 0
 
 
-def test_no_pause_is_longer_than_a_call_may_take(me: Controller, clock: Clock) -> None:
+def test_no_pause_is_longer_than_a_call_may_take(me: ClientState, clock: Clock) -> None:
     store = Store(me, clock, clock.now + 0.02)
     store.refuse(0.0, 0)
     store.refuse(0.01, HERD + 1)
@@ -125,7 +125,9 @@ def test_no_pause_is_longer_than_a_call_may_take(me: Controller, clock: Clock) -
         assert isinstance(store.asked, Commit)
 
 
-def test_a_step_is_not_let_in_by_the_commit_that_ends_its_job(me: Controller, clock: Clock) -> None:
+def test_a_step_is_not_let_in_by_the_commit_that_ends_its_job(
+    me: ClientState, clock: Clock
+) -> None:
     """The store says that who held the sync slot is dead, while the owner ends its job."""
     mine, dead = me.opened("mine", clock.now), me.opened("dead", clock.now)
     long = me.ticket(mine, Wish("x", job=Job.ASYNC, kind=AsyncJob.SAVE))
@@ -137,10 +139,10 @@ def test_a_step_is_not_let_in_by_the_commit_that_ends_its_job(me: Controller, cl
         me.ticket(mine, step),
         me.ticket(dead, Wish("x", job=Job.MODIFY)),
     ):
-        record = record.request(ticket, today=0.0)[1]
+        record = record.request(ticket, wall=0.0)[1]
     me.saw("vm", View(5, record.at(5)))
     until = clock.now + 30
-    op = change(me, mine, "vm", lambda r: (r.end(long.id, today=0.0), None), until=until)
+    op = change(me, mine, "vm", lambda r: (r.end(long.id, wall=0.0), None), until=until)
     first: Any = next(op)
     assert first.wake == {mine.id, dead.id}
     second: Any = op.send(Gone(frozenset((dead.id,))))

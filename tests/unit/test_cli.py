@@ -23,7 +23,8 @@ from distjob.cli.app import cli
 from distjob.cli.output import exit_code, printable
 from distjob.cli.show import COLUMNS, rows_of
 from distjob.cli.table import table
-from distjob.client import Client, connect
+from distjob.client import Client
+from distjob.sharded import connect
 from ends import started
 
 

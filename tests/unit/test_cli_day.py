@@ -25,10 +25,11 @@ from distjob.cli.app import cli
 from distjob.cli.data import DoctorData, StatusData, schema_of
 from distjob.cli.show import COLUMNS
 from distjob.cli.table import Screenful, table
-from distjob.client import Client, connect
+from distjob.client import Client
 from distjob.config import load
 from distjob.config.paste import as_yaml
 from distjob.jobs import AsyncJob
+from distjob.sharded import connect
 
 ROOT = Path(__file__).parents[2]
 

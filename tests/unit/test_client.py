@@ -1,4 +1,4 @@
-"""The blocking shell's duties: losses told, errors kept apart, no keeper that dies silently."""
+"""The blocking shell's duties: losses told, errors kept apart, no heart that dies silently."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_loss_is_told_once_by_state_error_and_callback(server, store):
         late = []
         lease.on_lost(lambda: late.append(threading.current_thread()))
         assert late == [threading.current_thread()]
-        assert calls == ["distjob-session"]
+        assert calls == ["distjob-calls"]
         client.begin("vm", Job.MODIFY).end()  # with the next session
 
 
@@ -217,21 +217,36 @@ def test_a_store_that_is_not_there_at_all(server):
         store.read("vm")  # it was closed
 
 
+def test_the_heart_outlives_any_error_and_a_loss_names_the_last_one(store, caplog):
+    with Client(store, ttl=0.5) as client:
+        lease, told = client.begin("vm", Job.MODIFY), threading.Event()
+        lease.on_lost(told.set)
+        store.failing = {"keep_alive": ZeroDivisionError("a bug in a backend")}
+        assert told.wait(PATIENCE)
+        with pytest.raises(LeaseLost, match="not be renewed in time: a bug in a backend"):
+            lease.check()
+        assert "renewing the session has failed" in caplog.text
+        assert "ZeroDivisionError: a bug in a backend" in caplog.text
+        store.failing = {}
+        client.begin("vm", Job.MODIFY).end()  # with the next session
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_the_keeper_does_not_die_silently(store, caplog):
+def test_the_heart_does_not_die_silently(store, caplog):
     client = Client(store, ttl=0.5)
     lease, told = client.begin("vm", Job.MODIFY), threading.Event()
     lease.on_lost(told.set)
-    store.failing = {"keep_alive": ZeroDivisionError("a bug in a backend")}
+    store.failing = {"keep_alive": SystemExit("somebody ends this thread")}
     assert told.wait(PATIENCE)
     assert lease.lost
-    with pytest.raises(LeaseLost, match="renewal has failed, see the log"):
+    with pytest.raises(LeaseLost, match="distjob-session has died, see the log"):
         lease.check()
     with pytest.raises(ClientClosed):
         client.begin("vm", Job.MODIFY)
-    client._keeper.join(PATIENCE)
-    assert "renewal has failed" in caplog.text
-    assert "a bug in a backend" in caplog.text
+    for thread in client._background:
+        thread.join(PATIENCE)
+    assert "distjob-session has died" in caplog.text
+    assert "somebody ends this thread" in caplog.text
     store.failing = {}
     client.close()
     with pytest.raises(BackendUnavailable):

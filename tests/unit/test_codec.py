@@ -39,8 +39,8 @@ def full():
     ]
     for number, one in enumerate(wanted):
         one = msgspec.structs.replace(one, id=f"t{number}")  # noqa: PLW2901
-        record = record.request(one, today=2.25)[1]
-    return amend(record, "t0", mask=mask_of([Job.QUERY]), today=0.0)
+        record = record.request(one, wall=2.25)[1]
+    return amend(record, "t0", mask=mask_of([Job.QUERY]), wall=0.0)
 
 
 VALUE = encode(full().at(5))

@@ -13,11 +13,11 @@ from distjob.errors import BackendUnavailable, OutcomeUnknown
 from distjob.jobs import Job
 from distjob.protocol.begin import begin
 from distjob.protocol.change import Changed, SessionEnded, change
-from distjob.protocol.controller import Controller
+from distjob.protocol.closing import close
 from distjob.protocol.effects import CloseSession, Commit, Effect, KeepAlive, Op, Read, Settle, Wait
 from distjob.protocol.held import end
-from distjob.protocol.keeper import close
-from distjob.protocol.parts import Held, Session, Wish
+from distjob.protocol.parts import HeldJob, Session, Wish
+from distjob.protocol.state import ClientState
 from distjob.record import JobRecord, Verdict
 from distjob.store import Committed, Gone, Settled, Stale, Versioned
 from distjob.ticket import Owner
@@ -32,8 +32,8 @@ class Cancelled(BaseException):
 
 
 @pytest.fixture
-def me() -> Controller:
-    return Controller(
+def me() -> ClientState:
+    return ClientState(
         Owner("ctl", "host", 1),
         ttl=10.0,
         wait=30.0,
@@ -45,7 +45,7 @@ def me() -> Controller:
 
 
 @pytest.fixture
-def session(me: Controller) -> Session:
+def session(me: ClientState) -> Session:
     return me.opened("mine", clock.monotonic())
 
 
@@ -70,19 +70,19 @@ class Asking:
         return self.asked
 
 
-def asks(me: Controller, session: Session, patience: float = 5.0) -> tuple[Asking, JobRecord]:
+def asks(me: ClientState, session: Session, patience: float = 5.0) -> tuple[Asking, JobRecord]:
     """A change that asks for a job, and the record that its commit makes."""
     ticket = me.ticket(session, WISH)
 
     def edit(record: JobRecord) -> tuple[JobRecord, Verdict]:
-        verdict, new = record.request(ticket, today=0.0)
+        verdict, new = record.request(ticket, wall=0.0)
         return new, verdict
 
     until = clock.monotonic() + patience
     return Asking(change(me, session, "vm", edit, until=until)), edit(JobRecord())[0]
 
 
-def test_nothing_is_settled_where_all_is_answered(me: Controller, session: Session) -> None:
+def test_nothing_is_settled_where_all_is_answered(me: ClientState, session: Session) -> None:
     asking = Asking(begin(me, "vm", WISH, 5.0))
     assert isinstance(asking.asked, Commit)
     assert asking.answer(Committed(1)) is None
@@ -93,7 +93,7 @@ def test_nothing_is_settled_where_all_is_answered(me: Controller, session: Sessi
 
 
 def test_a_lost_reply_is_settled_then_read_and_what_was_made_is_found(
-    me: Controller, session: Session
+    me: ClientState, session: Session
 ) -> None:
     asking, made = asks(me, session)
     assert asking.answer(UNANSWERED) == Settle("mine")
@@ -106,7 +106,7 @@ def test_a_lost_reply_is_settled_then_read_and_what_was_made_is_found(
     assert changed.unheard == (Verdict.GRANTED,)
 
 
-def test_what_was_not_made_is_sent_again(me: Controller, session: Session) -> None:
+def test_what_was_not_made_is_sent_again(me: ClientState, session: Session) -> None:
     asking, _ = asks(me, session)
     asking.answer(UNANSWERED)
     asking.answer(None)
@@ -116,7 +116,7 @@ def test_what_was_not_made_is_sent_again(me: Controller, session: Session) -> No
     assert asking.result.unheard == ()
 
 
-def test_settling_is_tried_again_and_nothing_else_before(me: Controller, session: Session) -> None:
+def test_settling_is_tried_again_and_nothing_else_before(me: ClientState, session: Session) -> None:
     asking, _ = asks(me, session)
     assert asking.answer(UNANSWERED) == Settle("mine")
     for failure in (UNANSWERED, REFUSED, UNANSWERED):
@@ -128,7 +128,7 @@ def test_settling_is_tried_again_and_nothing_else_before(me: Controller, session
     assert isinstance(asking.answer(Versioned(0, None)), Commit)
 
 
-def test_a_doubt_that_stays_is_said(me: Controller, session: Session) -> None:
+def test_a_doubt_that_stays_is_said(me: ClientState, session: Session) -> None:
     asking, _ = asks(me, session, patience=0.0)
     assert asking.answer(UNANSWERED) == Settle("mine")
     with pytest.raises(OutcomeUnknown):
@@ -137,7 +137,7 @@ def test_a_doubt_that_stays_is_said(me: Controller, session: Session) -> None:
 
 
 def test_after_a_settling_without_a_look_the_outcome_is_unknown(
-    me: Controller, session: Session
+    me: ClientState, session: Session
 ) -> None:
     asking, _ = asks(me, session, patience=0.0)
     asking.answer(UNANSWERED)
@@ -146,7 +146,7 @@ def test_after_a_settling_without_a_look_the_outcome_is_unknown(
         asking.answer(REFUSED)
 
 
-def test_what_a_settling_overtook_is_sent_again(me: Controller, session: Session) -> None:
+def test_what_a_settling_overtook_is_sent_again(me: ClientState, session: Session) -> None:
     asking, _ = asks(me, session)
     first = asking.asked
     assert asking.answer(Settled()) == first
@@ -155,7 +155,7 @@ def test_what_a_settling_overtook_is_sent_again(me: Controller, session: Session
 
 @pytest.mark.parametrize("cut", [Cancelled(), GeneratorExit()], ids=["cancelled", "dropped"])
 def test_whoever_withdraws_a_commit_under_way_settles_first(
-    me: Controller, session: Session, cut: BaseException
+    me: ClientState, session: Session, cut: BaseException
 ) -> None:
     asking, made = asks(me, session)
     with pytest.raises(type(cut)):
@@ -163,7 +163,7 @@ def test_whoever_withdraws_a_commit_under_way_settles_first(
     ticket = made.sync.ticket.id if made.sync else ""
     drop = Asking(
         change(
-            me, session, "vm", lambda r: (r.drop(ticket, today=0.0), None),
+            me, session, "vm", lambda r: (r.drop(ticket, wall=0.0), None),
             until=clock.monotonic() + 5,
         )
     )  # fmt: skip
@@ -175,7 +175,7 @@ def test_whoever_withdraws_a_commit_under_way_settles_first(
 
 
 def test_a_begin_that_is_cancelled_while_it_waits_for_its_turn_settles_nothing(
-    me: Controller, session: Session
+    me: ClientState, session: Session
 ) -> None:
     """Nothing was sent: there is no doubt."""
     before, _ = asks(me, session)
@@ -186,7 +186,7 @@ def test_a_begin_that_is_cancelled_while_it_waits_for_its_turn_settles_nothing(
     assert isinstance(before.asked, Commit)
 
 
-def test_a_settling_ends_only_the_doubts_that_were_there(me: Controller, session: Session) -> None:
+def test_a_settling_ends_only_the_doubts_that_were_there(me: ClientState, session: Session) -> None:
     asking, _ = asks(me, session)
     asking.answer(UNANSWERED)
     session.doubt("other")  # while the settling is under way
@@ -195,7 +195,7 @@ def test_a_settling_ends_only_the_doubts_that_were_there(me: Controller, session
 
 
 def test_a_session_that_ended_says_what_may_have_been_made(
-    me: Controller, session: Session
+    me: ClientState, session: Session
 ) -> None:
     asking, _ = asks(me, session)
     asking.answer(UNANSWERED)
@@ -206,7 +206,7 @@ def test_a_session_that_ended_says_what_may_have_been_made(
     assert caught.value.unheard == (Verdict.GRANTED,)
 
 
-def test_close_settles_what_is_in_doubt(me: Controller, session: Session) -> None:
+def test_close_settles_what_is_in_doubt(me: ClientState, session: Session) -> None:
     session.doubt("vm")
     closing = Asking(close(me))
     assert closing.asked == Settle("mine")
@@ -214,14 +214,14 @@ def test_close_settles_what_is_in_doubt(me: Controller, session: Session) -> Non
     assert closing.answer(Versioned(0, None)) == CloseSession("mine")
 
 
-def held_one(me: Controller) -> Held:
+def held_one(me: ClientState) -> HeldJob:
     asking = Asking(begin(me, "vm", WISH, 5.0))
     asking.answer(Committed(1))
-    held: Held = asking.result
+    held: HeldJob = asking.result
     return held
 
 
-def test_an_end_whose_reply_was_lost_has_ended_it(me: Controller, session: Session) -> None:
+def test_an_end_whose_reply_was_lost_has_ended_it(me: ClientState, session: Session) -> None:
     ending = Asking(end(me, held_one(me)))
     ending.answer(UNANSWERED)
     ending.answer(None)
@@ -229,7 +229,7 @@ def test_an_end_whose_reply_was_lost_has_ended_it(me: Controller, session: Sessi
     assert ending.answer(True) is None  # noqa: FBT003  it lives
 
 
-def test_a_stale_end_has_nothing_to_settle(me: Controller, session: Session) -> None:
+def test_a_stale_end_has_nothing_to_settle(me: ClientState, session: Session) -> None:
     held = held_one(me)
     value = encode(me.views["vm"].record)
     ending = Asking(end(me, held))

@@ -50,13 +50,13 @@ class History:
         self.record = record.at(self.version)
 
     def begin(self, ticket: Ticket) -> Fence:
-        verdict, record = self.record.request(ticket, today=0.0)
+        verdict, record = self.record.request(ticket, wall=0.0)
         assert verdict is Verdict.GRANTED
         self.commit(record)
         return fence_of(self.record, ticket.id)
 
     def end(self, ticket: Ticket) -> None:
-        self.commit(self.record.end(ticket.id, today=0.0))
+        self.commit(self.record.end(ticket.id, wall=0.0))
 
     def adopt(self, ticket: Ticket) -> Fence:
         verdict, record = adopt(self.record, ticket)
@@ -95,7 +95,7 @@ def test_two_grants_of_one_commit_leave_each_other_good(vm: History) -> None:
     """libvirt's trace 2113."""
     vm.begin(ticket("first", job=Job.DESTROY))
     for one in (ticket("abort", job=Job.ABORT), LONG):
-        vm.commit(vm.record.request(one, today=0.0)[1])
+        vm.commit(vm.record.request(one, wall=0.0)[1])
     vm.end(ticket("first"))
     sync, long = (fence_of(vm.record, name) for name in ("abort", "long"))
     assert (sync, long) == (Fence((SYNC,), 40, 40, 40), Fence((ASYNC,), 40, 40, 40))
@@ -104,7 +104,7 @@ def test_two_grants_of_one_commit_leave_each_other_good(vm: History) -> None:
 
 def test_an_adoption_voids_the_owner_and_its_steps(vm: History) -> None:
     owner, step = vm.begin(KEPT), vm.begin(step_of(KEPT))
-    vm.commit(vm.record.evict(["s"], today=0.0))
+    vm.commit(vm.record.evict(["s"], wall=0.0))
     heir = vm.adopt(HEIR)
     assert heir == Fence((ASYNC,), 40, 40, 40)
     assert (owner.passed(heir.floors), step.passed(heir.floors)) == (ASYNC, SYNC)
@@ -112,7 +112,7 @@ def test_an_adoption_voids_the_owner_and_its_steps(vm: History) -> None:
 
 def test_an_adoption_leaves_a_step_that_is_under_way(vm: History) -> None:
     owner, step = vm.begin(LONG), vm.begin(step_of(LONG))
-    vm.commit(detach(vm.record, LONG.id, today=0.0) or vm.record)
+    vm.commit(detach(vm.record, LONG.id, wall=0.0) or vm.record)
     heir = vm.adopt(HEIR)
     assert heir == Fence((ASYNC,), 20, 40, 40)
     assert (owner.passed(heir.floors), step.passed(heir.floors)) == (ASYNC, None)
@@ -120,7 +120,7 @@ def test_an_adoption_leaves_a_step_that_is_under_way(vm: History) -> None:
 
 def test_an_async_job_that_was_left_is_nobodys(vm: History) -> None:
     vm.begin(KEPT)
-    vm.commit(vm.record.evict(["s"], today=0.0))
+    vm.commit(vm.record.evict(["s"], wall=0.0))
     assert vm.begin(ticket("q", "other", job=Job.QUERY)) == Fence((SYNC,), 30, 30, 30)
 
 
@@ -247,23 +247,23 @@ class Random(History):
                 agent = agent and job is not Job.ASYNC  # begin_async asks for no agent
                 guest = AgentJob.MODIFY if agent or job is None else None
                 one = self.named(session, job=job, agent=guest, **kind)
-                self.commit(self.record.request(one, today=0.0)[1])
-            case "step", int() if running and not running.left:
+                self.commit(self.record.request(one, wall=0.0)[1])
+            case "step", int() if running and not running.owner_gone:
                 parent = running.ticket
                 step = {"job": Job.ASYNC_NESTED, "kind": OUT, "parent": parent.id}
                 one = self.named(parent.session, **step)
-                self.commit(self.record.request(one, today=0.0)[1])
+                self.commit(self.record.request(one, wall=0.0)[1])
             case "end", int(which) if owners := sorted(self.owners()):
-                self.commit(self.record.end(owners[which % len(owners)], today=0.0))
+                self.commit(self.record.end(owners[which % len(owners)], wall=0.0))
             case "die", str(session):
-                self.commit(self.record.evict([session], today=0.0))
-            case ("detach",) if running and not running.left:
-                self.commit(detach(self.record, running.ticket.id, today=0.0) or self.record)
-            case ("adopt",) if running and running.left:
+                self.commit(self.record.evict([session], wall=0.0))
+            case ("detach",) if running and not running.owner_gone:
+                self.commit(detach(self.record, running.ticket.id, wall=0.0) or self.record)
+            case ("adopt",) if running and running.owner_gone:
                 heir = self.named("c", job=Job.ASYNC, kind=OUT)
                 self.commit(adopt(self.record, heir)[1])
             case ("discard",) if running:
-                self.commit(self.record.remove([running.ticket.id], today=0.0))
+                self.commit(self.record.remove([running.ticket.id], wall=0.0))
             case "write", int(which) if self.fences:
                 self.write(sorted(self.fences)[which % len(self.fences)])
 

@@ -29,7 +29,7 @@ def ticket(job=None, session="s1", **facts):
 
 
 def asking(record, wanted, **options):
-    return record.request(wanted, today=100.0, **options)
+    return record.request(wanted, wall=100.0, **options)
 
 
 def granted(record, *wanted):
@@ -49,10 +49,10 @@ def waiting(record, *wanted):
 def test_one_sync_job_at_a_time():
     first, second = ticket(Job.QUERY), ticket(Job.QUERY)
     record = waiting(granted(JobRecord(), first), second)
-    record = record.end(first.id, today=101.0)
+    record = record.end(first.id, wall=101.0)
     assert record.sync.ticket == second
     assert record.sync.since == 101.0
-    assert record.end(second.id, today=102.0).idle
+    assert record.end(second.id, wall=102.0).idle
 
 
 def test_sync_and_agent_slots_are_apart_and_one_request_may_take_both():
@@ -60,12 +60,12 @@ def test_sync_and_agent_slots_are_apart_and_one_request_may_take_both():
     record = granted(JobRecord(), agent, ticket(Job.MODIFY))
     both = ticket(Job.MODIFY, agent=AgentJob.MODIFY)
     record = waiting(record, both)
-    record = record.end(agent.id, today=0.0)
+    record = record.end(agent.id, wall=0.0)
     assert record.waits(both.id)
-    record = record.end(record.sync.ticket.id, today=0.0)
+    record = record.end(record.sync.ticket.id, wall=0.0)
     assert (record.sync.ticket, record.agent.ticket) == (both, both)
     assert record.count() == 1
-    assert record.end(both.id, today=0.0).idle
+    assert record.end(both.id, wall=0.0).idle
 
 
 def test_an_async_job_masks_and_does_not_take_the_sync_slot():
@@ -82,14 +82,14 @@ def test_an_async_job_masks_and_does_not_take_the_sync_slot():
 def test_a_request_for_the_async_slot_needs_the_sync_slot_free():
     sync, long = ticket(Job.QUERY), ticket(Job.ASYNC, kind=AsyncJob.SAVE)
     record = waiting(granted(JobRecord(), sync), long)
-    assert record.end(sync.id, today=0.0).async_.ticket == long
+    assert record.end(sync.id, wall=0.0).async_.ticket == long
 
 
 def test_an_end_lets_in_an_async_request_and_the_older_job_that_it_admits():
     """Trace 2113 of libvirt: both start, as the async request does not take the slot."""
     sync, abort = ticket(Job.DESTROY), ticket(Job.ABORT)
     long = ticket(Job.ASYNC, kind=AsyncJob.MIGRATION_OUT)
-    record = waiting(granted(JobRecord(), sync), abort, long).end(sync.id, today=0.0)
+    record = waiting(granted(JobRecord(), sync), abort, long).end(sync.id, wall=0.0)
     assert (record.sync.ticket, record.async_.ticket) == (abort, long)
 
 
@@ -103,24 +103,24 @@ def test_an_async_request_does_not_start_beside_a_job_over_an_older_one_that_it_
         ticket(agent=AgentJob.MODIFY),
     )
     busy = granted(JobRecord(), sync, ticket(agent=AgentJob.QUERY))
-    record = waiting(busy, abort, modify, long).end(sync.id, today=0.0)
+    record = waiting(busy, abort, modify, long).end(sync.id, wall=0.0)
     assert record.sync.ticket == abort
     assert [one.id for one in record.queue] == [modify.id, long.id]
-    record = record.end(abort.id, today=0.0)
+    record = record.end(abort.id, wall=0.0)
     assert (record.sync.ticket, record.async_) == (modify, None)
-    assert record.end(modify.id, today=0.0).async_.ticket == long
+    assert record.end(modify.id, wall=0.0).async_.ticket == long
 
     for older in ([query], [guest], [query, guest]):  # they need not wait longer for it
-        record = waiting(busy, abort, *older, long).end(sync.id, today=0.0)
+        record = waiting(busy, abort, *older, long).end(sync.id, wall=0.0)
         assert (record.sync.ticket, record.async_.ticket) == (abort, long)
-    record = waiting(busy, abort, long, modify).end(sync.id, today=0.0)  # it is younger
+    record = waiting(busy, abort, long, modify).end(sync.id, wall=0.0)  # it is younger
     assert (record.sync.ticket, record.async_.ticket) == (abort, long)
 
 
 def test_an_async_request_does_not_pass_an_older_job_that_it_would_keep_out():
     sync, modify = ticket(Job.DESTROY), ticket(Job.MODIFY)
     long = ticket(Job.ASYNC, kind=AsyncJob.MIGRATION_OUT)
-    record = waiting(granted(JobRecord(), sync), modify, long).end(sync.id, today=0.0)
+    record = waiting(granted(JobRecord(), sync), modify, long).end(sync.id, wall=0.0)
     assert record.sync.ticket == modify
     assert record.waits(long.id)
 
@@ -129,11 +129,11 @@ def test_a_new_mask_admits_waiters_at_once_and_the_oldest_first():
     long = ticket(Job.ASYNC, kind=AsyncJob.SAVE)
     suspend, modify, later = ticket(Job.SUSPEND), ticket(Job.MODIFY), ticket(Job.MODIFY)
     record = waiting(granted(JobRecord(), long), suspend, modify, later)
-    record = amend(record, long.id, mask=mask_of([Job.MODIFY]), today=0.0)
+    record = amend(record, long.id, mask=mask_of([Job.MODIFY]), wall=0.0)
     assert record.sync.ticket == modify
     assert [t.id for t in record.queue] == [suspend.id, later.id]
     assert record.async_.mask == (Job.DESTROY, Job.MODIFY)
-    assert amend(record, modify.id, mask=DEFAULT_MASK, today=0.0) is None
+    assert amend(record, modify.id, mask=DEFAULT_MASK, wall=0.0) is None
 
 
 @pytest.mark.parametrize("job", [Job.ASYNC, Job.ASYNC_NESTED])
@@ -165,15 +165,15 @@ def test_a_step_that_another_death_lets_in_goes_when_the_same_commit_ends_its_jo
     )
     modify = ticket(Job.MODIFY, "s3")
     record = waiting(granted(JobRecord(), long, dead), step, modify).at(7)
-    evicted = record.evict(["dead"], today=0.0)
+    evicted = record.evict(["dead"], wall=0.0)
     assert evicted.sync.ticket == step
-    ended = evicted.end(long.id, today=0.0)
+    ended = evicted.end(long.id, wall=0.0)
     assert (ended.sync.ticket, ended.async_, ended.queue) == (modify, None, ())
-    left = detach(evicted, long.id, today=0.0)
+    left = detach(evicted, long.id, wall=0.0)
     assert (left.sync, [one.id for one in left.queue]) == (None, [modify.id])
     committed = evicted.at(8)
-    assert committed.end(long.id, today=0.0).sync.ticket == step, "it is under way"
-    assert detach(committed, long.id, today=0.0).sync.ticket == step
+    assert committed.end(long.id, wall=0.0).sync.ticket == step, "it is under way"
+    assert detach(committed, long.id, wall=0.0).sync.ticket == step
 
 
 def test_a_line_is_at_most_so_long():
@@ -197,10 +197,10 @@ def test_steps_that_wait_go_with_their_async_job_and_one_under_way_stays():
     steps = [ticket(Job.ASYNC_NESTED, kind=AsyncJob.SAVE, parent=long.id) for _ in range(2)]
     modify = ticket(Job.MODIFY)
     record = waiting(granted(JobRecord(), long, steps[0]), steps[1], modify).at(4)
-    record = record.end(long.id, today=0.0)
+    record = record.end(long.id, wall=0.0)
     assert record.sync.ticket == steps[0]
     assert record.queue == (modify,)
-    assert record.end(steps[0].id, today=0.0).sync.ticket == modify
+    assert record.end(steps[0].id, wall=0.0).sync.ticket == modify
 
 
 @pytest.mark.parametrize(
@@ -238,18 +238,18 @@ def test_asking_twice_is_asking_once():
 
 def test_what_is_not_there_changes_nothing():
     record = waiting(granted(JobRecord(), ticket(Job.QUERY)), ticket(Job.QUERY))
-    assert record.end("t0", today=0.0) is record
-    assert record.withdraw("t0", today=0.0) is record
-    assert record.drop("t0", today=0.0) is record
-    assert record.evict({"s9"}, today=0.0) is record
-    assert record.end(record.queue[0].id, today=0.0) is record
+    assert record.end("t0", wall=0.0) is record
+    assert record.withdraw("t0", wall=0.0) is record
+    assert record.drop("t0", wall=0.0) is record
+    assert record.evict({"s9"}, wall=0.0) is record
+    assert record.end(record.queue[0].id, wall=0.0) is record
 
 
 def test_eviction_voids_all_of_a_session_and_lets_in_the_next():
     long = ticket(Job.ASYNC, "dead", kind=AsyncJob.SAVE)
     record = granted(JobRecord(), long, ticket(agent=AgentJob.QUERY, session="dead"))
     record = waiting(record, ticket(Job.MODIFY, "dead"), ticket(Job.MODIFY, "alive"))
-    record = record.evict({"dead"}, today=0.0)
+    record = record.evict({"dead"}, wall=0.0)
     assert record.sessions() == {"alive"}
     assert record.sync.ticket.session == "alive"
     assert not record.queue
@@ -275,12 +275,12 @@ def test_the_first_in_line_watches_holders_and_the_others_the_one_before():
     record = waiting(granted(JobRecord(), holder), one, two)
     assert watched(record, one.id) == {"s1"}
     assert watched(record, two.id) == {"s2"}
-    after = record.end(holder.id, today=0.0)
+    after = record.end(holder.id, wall=0.0)
     assert watched(after, two.id) == {"s2"}  # as before: the one before it holds now
     assert [t.id for t in stirred(record, after)] == [one.id]
     agent = asking(record, ticket(agent=AgentJob.QUERY, session="s5"))[1]
     assert [t.id for t in stirred(record, agent)] == [one.id]
-    assert [t.id for t in stirred(record, record.withdraw(one.id, today=0.0))] == [two.id]
+    assert [t.id for t in stirred(record, record.withdraw(one.id, wall=0.0))] == [two.id]
     third = ticket(Job.QUERY, "s4")
     assert list(stirred(record, waiting(record, third))) == []
 
@@ -293,9 +293,9 @@ def test_a_commit_wakes_whom_it_concerns():
     assert woken(held, first, "s2") == {"s1"}  # the holder is told who has got in line
     both = waiting(first, two)
     assert woken(first, both, "s3") == {"s1"}
-    assert woken(both, both.end(holder.id, today=0.0), "s1") == {"s2"}
-    assert woken(both, both.withdraw(one.id, today=0.0), "s2") == {"s3"}
-    assert woken(held, held.end(holder.id, today=0.0), "s1") == set()
+    assert woken(both, both.end(holder.id, wall=0.0), "s1") == {"s2"}
+    assert woken(both, both.withdraw(one.id, wall=0.0), "s2") == {"s3"}
+    assert woken(held, held.end(holder.id, wall=0.0), "s1") == set()
 
 
 def test_holders_are_not_told_of_each_newcomer_to_a_long_line():
@@ -311,8 +311,8 @@ def test_a_client_wakes_itself_for_its_steps_that_are_void():
     record = granted(JobRecord(), long, ticket(Job.QUERY, "s2"))
     step = ticket(Job.ASYNC_NESTED, kind=AsyncJob.SAVE, parent=long.id)
     record = waiting(record, step)
-    assert woken(record, record.end(long.id, today=0.0), "s1") == {"s1"}
-    assert woken(record, record.evict({"s1"}, today=0.0), "s2") == {"s1"}  # unless it has ended
+    assert woken(record, record.end(long.id, wall=0.0), "s1") == {"s1"}
+    assert woken(record, record.evict({"s1"}, wall=0.0), "s2") == {"s1"}  # unless it has ended
 
 
 @dataclasses.dataclass
@@ -352,14 +352,14 @@ def apply(record, step):
                     facts["parent"] = record.async_.ticket.id
             return asking(record, ticket(step.job, step.session, **facts), max_queued=step.limit)[1]
         case "end":
-            return record.end(one, today=1.0)
+            return record.end(one, wall=1.0)
         case "withdraw":
-            return record.withdraw(one, today=1.0)
+            return record.withdraw(one, wall=1.0)
         case "evict":
-            return record.evict({step.session}, today=1.0)
+            return record.evict({step.session}, wall=1.0)
         case _:
             mask = mask_of(PLAIN_JOBS[step.pick % 7 :][:2])
-            return amend(record, one, mask=mask, today=1.0) or record
+            return amend(record, one, mask=mask, wall=1.0) or record
 
 
 @given(st.lists(STEPS, max_size=40))
@@ -372,7 +372,7 @@ def test_whatever_happens_nobody_who_could_start_is_left_waiting(steps):
         ids = [t.id for t in record.queue]
         assert not any(record.admits(t) for t in record.queue)
         assert len(set(ids)) == len(ids)
-        assert not any(record.held(one) for one in ids)
+        assert not any(record.holder_of(one) for one in ids)
         for slot, holder in record.holders():
             assert holder.token >= last[slot]
             last[slot] = holder.token

@@ -24,7 +24,7 @@ class Machine:
         self.max_queued = max_queued
         self.count = 0
 
-    def held(self, actor, slot):
+    def holder_of(self, actor, slot):
         holder = {"sync": self.record.sync, "agent": self.record.agent, "async": self.record.async_}
         assert holder[slot].ticket.session == actor
         return holder[slot].ticket.id
@@ -39,7 +39,7 @@ class Machine:
             "begin_nested": lambda: {
                 "job": Job.ASYNC_NESTED,
                 "kind": AsyncJob(args[0]),
-                "parent": self.held(actor, "async"),
+                "parent": self.holder_of(actor, "async"),
             },
         }[op]()
         return Ticket(
@@ -56,7 +56,7 @@ class Machine:
         if op.startswith("begin"):
             ticket = self.ticket(actor, op, args)
             verdict, self.record = self.record.request(
-                ticket, today=0.0, max_queued=self.max_queued, wait=op != "begin_nowait"
+                ticket, wall=0.0, max_queued=self.max_queued, wait=op != "begin_nowait"
             )
             if verdict is Verdict.FULL:
                 text = libvirt_text(self.record, ticket, full=True)
@@ -69,10 +69,10 @@ class Machine:
             return name, None
         if op == "set_mask":
             mask = mask_of(Job(job) for job in args[0])
-            self.record = amend(self.record, self.held(actor, "async"), mask=mask, today=0.0)
+            self.record = amend(self.record, self.holder_of(actor, "async"), mask=mask, wall=0.0)
             return "set", None
         slot = {"end": "sync", "end_agent": "agent", "end_async": "async"}[op]
-        self.record = self.record.end(self.held(actor, slot), today=0.0)
+        self.record = self.record.end(self.holder_of(actor, slot), wall=0.0)
         return "ended", None
 
 
@@ -83,7 +83,7 @@ def test_libvirt_did_the_same(trace):
         expect, before = step["expect"], machine.record.queue
         result, message = machine.step(step["actor"], step["op"], step["args"])
         machine.record = machine.record.at(number + 1)
-        granted = [ticket for ticket in before if machine.record.held(ticket.id)]
+        granted = [ticket for ticket in before if machine.record.holder_of(ticket.id)]
         assert result == expect["result"], number
         assert message == expect.get("message"), number
         if one_of := expect.get("granted_one_of"):

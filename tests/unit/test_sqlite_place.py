@@ -21,9 +21,9 @@ import pytest
 from click.testing import CliRunner
 
 from distjob.cli.app import cli
-from distjob.client import connect
 from distjob.config import json_schema, load
 from distjob.errors import ConfigError
+from distjob.sharded import connect
 from distjob_sqlite import place
 
 NOBODY = 65534

@@ -16,9 +16,9 @@ from typing import NamedTuple
 import msgspec
 
 from distjob import clock
-from distjob.client import connect
 from distjob.config import Settings
 from distjob.jobs import Job
+from distjob.sharded import connect
 from distjob.testing.bench.measure import say
 
 PATIENCE = 120.0

@@ -4,14 +4,14 @@ import threading
 
 from distjob import clock
 from distjob.jobs import Job
-from distjob.protocol.controller import Controller
 from distjob.protocol.parts import IDLE, View, Wish
+from distjob.protocol.state import ClientState
 from distjob.record import JobRecord
 from distjob.ticket import Owner
 
 
 def test_a_reply_that_was_overtaken_does_not_bring_an_old_view_back():
-    me = Controller(
+    me = ClientState(
         Owner("ctl", "host", 1),
         ttl=10.0,
         wait=30.0,
@@ -22,7 +22,7 @@ def test_a_reply_that_was_overtaken_does_not_bring_an_old_view_back():
     )
     session = me.opened("s1", clock.monotonic())
     ticket = me.ticket(session, Wish("x", job=Job.MODIFY))
-    record = JobRecord().request(ticket, today=0.0)[1]
+    record = JobRecord().request(ticket, wall=0.0)[1]
     me.enroll("vm", "another of this client")
     me.saw("vm", View(5, record.at(5)))
     assert me.views["vm"].version == 5
@@ -33,4 +33,4 @@ def test_a_reply_that_was_overtaken_does_not_bring_an_old_view_back():
     assert me.views["vm"].version == 8
     me.saw("vm", IDLE, 9)
     me.dismiss("vm", "another of this client")
-    assert not me.left
+    assert not me.out_at

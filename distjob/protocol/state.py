@@ -1,6 +1,6 @@
-"""One client's side of the protocol: its session, the records it has seen, who of it waits.
+"""The state of one client: its session, the records it has seen, who of it waits.
 
-Plain state, shared by all operations of the client and changed only in their atomic steps. It
+Plain, shared by all operations of the client and changed only in their atomic steps. It
 decides what a session's loss means, and which local waiters and leases a new record concerns. It
 must not know of stores, threads or clocks other than those it was given.
 """
@@ -20,13 +20,42 @@ from distjob.protocol.parts import IDLE, Leftover, Session, View, Waiter, Wish
 from distjob.store import ABSENT, Ended, Event, Missed, Woken
 from distjob.ticket import Owner, Ticket
 
-KEEPER = object()
-"""The keeper, as receiver."""
+HANDS = object()
+"""The hands, as receiver."""
 CLOSED = "this client is closed: connect anew"
 
 
-class Controller:
-    """The state. ``session`` is None while there is none: the keeper opens the next."""
+class ClientState:
+    """What the operations of one client share; each step between two effects finds it at rest.
+
+    What the client was made with: ``owner``, ``ttl``, ``wait``, ``max_queued``, ``pushed``,
+    ``clock``, ``new_signal``. What changes, who writes it, and which race it closes:
+
+    ==========  ====================================  =============================================
+    session     heart (opens), whoever finds it       an operation goes on with the session that it
+                ended (`lose`)                        began with, and sees by it that another is on
+    ready       `opened`, `lose`, `close`             a begin between two sessions waits for one
+    pulse       `lose`, `close`                       a loss is found while the heart waits for its
+                                                      next beat
+    stir        whoever leaves something to do        it comes while the hands wait
+    unread      heart (a renewal came through),       a store that pushes nothing has messages that
+                hands                                 nobody waits for
+    closing     `close`                               what is under way while the client closes
+    over        the shells, with the store            errors of a closed store are no outage
+    views       `saw`, closing                        the next commit starts from what was seen
+    out_at      `saw`, `dismiss`                      a reply that is overtaken by a later one, of
+                                                      a record that this session stands in no more
+    waiters     `enroll`, `dismiss`                   a wake-up that comes before the reply to the
+                                                      commit that got in line
+    receiver    waiters and hands, while they listen  two of one client receive at a time
+    turns       `my_turn`, `given_up`, `next_turn`    operations of one client collide on a VM
+    early       `hear`, begin, heart                  a wake-up that comes before the reply to the
+                                                      commit that granted the job
+    leftovers   `leave`, hands, begin                 a cancellation that is cancelled
+    heirs       adoptions, while under way            the client closes before they return
+    holdings    see `Holdings`                        a job is lost while it is being ended
+    ==========  ====================================  =============================================
+    """
 
     def __init__(
         self,
@@ -51,18 +80,22 @@ class Controller:
         self.session: Session | None = None
         self.ready = signal()
         """Set while there is a session, and when the client closes."""
+        self.pulse = signal()
+        """Set when the heart has something to do before the next beat."""
         self.stir = signal()
-        """Set when the keeper has something to do."""
+        """Set when the hands have something to do."""
+        self.unread = False
+        """A renewal has come through: messages that are not pushed are to be looked for."""
         self.closing = False
         self.over = False
         """The store was closed, too: what it says from now on is no outage."""
         self.views: dict[str, View] = {}
         """The records that this session stands in, as last seen."""
-        self.left: dict[str, int] = {}
+        self.out_at: dict[str, int] = {}
         """Of VMs with waiters: the version at which this session stood in the record no more."""
         self.waiters: dict[str, dict[str, Waiter]] = {}
         self.receiver: Waiter | object | None = None
-        """Who receives the session's messages, for all: a waiter, or `KEEPER`."""
+        """Who receives the session's messages, for all: a waiter, or `HANDS`."""
         self.turns: dict[str, deque[Signal] | None] = {}
         """VMs that an operation is changing now, and those that come after it."""
         self.early: dict[str, int] = {}
@@ -71,7 +104,7 @@ class Controller:
         """Tickets (VM, id) to be taken out of the record: nobody has them any more."""
         self.heirs: set[tuple[str, str]] = set()
         """Tickets (VM, id) of adoptions under way: if the client closes, the job is given back."""
-        self.held = Holdings(clock, self.stir, hooked=hooked)
+        self.holdings = Holdings(clock, self.stir, signal(), hooked=hooked)
         """What this session holds."""
 
     # -- session -------------------------------------------------------------------------------
@@ -79,6 +112,7 @@ class Controller:
     def opened(self, session_id: str, sent: float) -> Session:
         self.session = Session(session_id, self.ttl, sent)
         self.ready.set()
+        self.stir.set()
         return self.session
 
     def lose(self, session: Session, why: str, how: How = "session") -> None:
@@ -89,13 +123,14 @@ class Controller:
         session.why, session.how = why, how
         if self.session is session:
             self.session = None
-            self.held.lose_all(why, how)
+            self.holdings.lose_all(why, how)
             self.views.clear()
             self.leftovers.clear()
             if not self.closing:
                 self.ready.clear()
         for waiter in self._all_waiters():
             waiter.look_again()
+        self.pulse.set()
         self.stir.set()
 
     def check_open(self) -> None:
@@ -106,8 +141,8 @@ class Controller:
     def close(self) -> None:
         """Let everybody who waits find that the client is closed."""
         self.closing = True
-        self.ready.set()
-        self.stir.set()
+        for signal in (self.ready, self.pulse, self.stir, self.holdings.due):
+            signal.set()
         for waiter in self._all_waiters():
             waiter.look_again()
 
@@ -135,7 +170,7 @@ class Controller:
         return here[ticket_id]
 
     def leave(self, vm: str, ticket_id: str, *, gives_back: bool = False) -> None:
-        """Let the keeper take this ticket out of the record, by its next round.
+        """Let the hands take this ticket out of the record, by its next round.
 
         ``gives_back``: the async job that it has adopted goes on without an owner.
         """
@@ -149,7 +184,7 @@ class Controller:
         gone = here.pop(ticket_id, None)
         if not here:
             del self.waiters[vm]
-            self.left.pop(vm, None)
+            self.out_at.pop(vm, None)
         elif gone is not None and gone.missed:
             self.look_again(vm)
         self.let_receive()
@@ -161,7 +196,7 @@ class Controller:
             return
 
     def let_receive(self) -> None:
-        """If nobody receives, let one who waits do it, or else the keeper."""
+        """If nobody receives, let one who waits do it, or else the hands."""
         if self.receiver is not None:
             return
         if self.waiters:
@@ -211,17 +246,17 @@ class Controller:
         ``version``: of the commit that removed the record, which `IDLE` does not say.
         """
         old = self.views.get(vm, IDLE)
-        if ABSENT < view.version <= max(old.version, self.left.get(vm, ABSENT)):
+        if ABSENT < view.version <= max(old.version, self.out_at.get(vm, ABSENT)):
             return  # a reply that was overtaken
         if self.session is not None and view.record.names(self.session.id):
             self.views[vm] = view
         elif old is not IDLE:
             del self.views[vm]
-        if vm in self.held.by_vm and (at := max(version, view.version)):
-            self.held.judge(vm, view.record, at)
+        if vm in self.holdings.by_vm and (at := max(version, view.version)):
+            self.holdings.judge(vm, view.record, at)
         if here := self.waiters.get(vm):
             if vm not in self.views:
-                self.left[vm] = max(version, view.version, old.version)
+                self.out_at[vm] = max(version, view.version, old.version)
             still = {ticket.id for ticket in view.record.queue}
             moved = {ticket.id for ticket in stirred(old.record, view.record)}
             for waiter in here.values():
@@ -244,7 +279,7 @@ class Controller:
                     self.look_again(vm)
                     for waiter in here.values():
                         waiter.doubt()  # an `Ended` may be lost, too
-                self.held.suspect_all()
+                self.holdings.suspect_all()
 
     def _woken(self, vm: str, version: int, value: bytes | None) -> None:
         if vm in self.turns:
@@ -258,4 +293,4 @@ class Controller:
             pass  # whoever waits reads it again, and raises
         if vm not in self.views or self.views[vm].version < version:
             self.look_again(vm)
-            self.held.suspect(vm)
+            self.holdings.suspect(vm)
