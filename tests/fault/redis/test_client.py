@@ -24,7 +24,9 @@ from distjob import (
     clock,
     connect,
 )
+from distjob.fence import Fence
 from distjob.fencing import Guard
+from distjob.jobs import Slot
 from ends import started
 from on_redis import connected
 from proxy import Proxy
@@ -246,12 +248,12 @@ client = connect({"backend": "redis", "namespace": sys.argv[2],
                   "session": {"ttl": float(sys.argv[4])}})
 guard = Guard(sys.argv[3])
 lease = client.begin("vm", "modify")
-guard.admit("vm", "sync", lease.token)
+guard.admit("vm", lease.fence)
 print(lease.token, flush=True)
 sys.stdin.readline()
 print(lease.lost, flush=True)
 try:
-    guard.admit("vm", "sync", lease.token)
+    guard.admit("vm", lease.fence)
 except Exception as error:
     print(type(error).__name__, flush=True)
 """
@@ -286,14 +288,14 @@ def test_a_stopped_holder_is_stale_when_it_wakes(make, redis_server, holder, tmp
     token = int(holder.stdout.readline())
     os.kill(holder.pid, signal.SIGSTOP)
     with a.begin("vm", Job.MODIFY, wait=PATIENCE) as lease, Guard(tmp_path / "guard.db") as guard:
-        guard.admit("vm", "sync", lease.token)
+        guard.admit("vm", lease.fence)
         os.kill(holder.pid, signal.SIGCONT)
         holder.stdin.write("\n")
         holder.stdin.flush()
         assert holder.stdout.readline() == "True\n"  # it knows, without asking the store
         assert holder.stdout.readline() == StaleToken.__name__ + "\n"
         with pytest.raises(StaleToken, match=f"{token}.*{lease.token}|{lease.token}.*{token}"):
-            guard.admit("vm", "sync", token)
+            guard.admit("vm", Fence((Slot.SYNC,), token, token, token))
 
 
 def test_ctrl_c_withdraws_one_who_waits(make, redis_server, fresh_namespace):
