@@ -139,12 +139,6 @@ FOUND = (
             ),
         ),
     ),
-    Found(
-        "a step that is let in by the commit that ends its job",
-        "deaf",
-        20957,
-        (("../record.py", "return self.sync.ticket is ticket and", "return False and"),),
-    ),
 )
 
 

@@ -425,7 +425,7 @@ def masks_of_orphans_ignored(patch: Patch) -> None:
     honest = JobRecord.masked
 
     def masked(self, ticket):
-        return not (self.async_ and self.async_.left) and honest(self, ticket)
+        return not (self.async_ and self.async_.owner_gone) and honest(self, ticket)
 
     patch.setattr(JobRecord, "masked", masked)
 

@@ -311,6 +311,7 @@ def test_the_settings_say_how_many(shards: Shards, monkeypatch: pytest.MonkeyPat
         return shards.opens[shard]()
 
     async def connects_async(_: str, __: Section, ___: str, ____: float, shard: int) -> AsyncStore:
+        asked.append(shard)
         return await shards.opens_async[shard]()
 
     plain = load({"backend": "sqlite"})
