@@ -11,7 +11,7 @@
     greenlets.py                who has patched this process, for the libraries that can't bear it
     hooks.py logs.py metrics.py what a client tells of its jobs, and two that listen
     names.py errors.py clock.py what arguments may be, how it fails, the two clocks
-    foreign.py                  another project's package in our folder
+    foreign.py forgotten.py     another project's package in our folder; clients that nobody closed
     config/ sections.py         YAML -> typed, checked settings; opens the backend; how that refuses
     fencing.py sqlitefile.py forks.py  the guard for the resource's side, and the file it is kept in
     cli/ testing/               the command; contract suite, memory store, simulation, replay

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import cast
 
-from distjob import clock
+from distjob import clock, forgotten
 from distjob.choices import chosen
 from distjob.errors import BadRequest
 from distjob.jobs import AgentJob, AsyncJob, Job, Mask, OnOwnerLoss, mask_of
@@ -40,7 +40,7 @@ def controller(
     if max_queued < 0:
         raise BadRequest(f"max_queued is {max_queued}: 0 (no limit) or more is right")
     host = socket.gethostname()
-    return Controller(
+    made = Controller(
         Owner(check_label("a controller's name", name or host), host, os.getpid()),
         ttl=check_ttl(ttl),
         wait=check_wait(wait),
@@ -50,6 +50,8 @@ def controller(
         signal=signal,
         hooked=hooked,
     )
+    forgotten.watch(made)
+    return made
 
 
 # -- operations -----------------------------------------------------------------------------------

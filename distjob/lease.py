@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import NoReturn, Protocol, Self, TypeVar
 
 from distjob import arguments
 from distjob.driver import Runner
 from distjob.errors import DistjobError
-from distjob.jobs import AsyncJob, JobLike
+from distjob.jobs import AsyncJob, Job, JobLike, Slot
 from distjob.names import check_wait
 from distjob.protocol import held as holding
 from distjob.protocol import owner as owning
@@ -80,6 +80,14 @@ class LeaseFacts:
         """
         return not self.ended and self.remaining <= 0
 
+    @property
+    def slot(self) -> Slot:
+        """The slot that it holds; the sync one, if it holds that of the agent, too."""
+        job = self._held.ticket.job
+        if job is Job.ASYNC:
+            return Slot.ASYNC
+        return Slot.AGENT if job is None else Slot.SYNC
+
     def check(self) -> None:
         """Return if the job is held at this moment, without a round trip.
 
@@ -98,6 +106,12 @@ class LeaseFacts:
         """
         if not self._runner.step(holding.on_lost(self._runner.me, self._held, callback)):
             callback()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a lease can't be copied or pickled: it belongs to its client, which renews it; pass on"
+            " vm, slot and token"
+        )
 
     def __repr__(self) -> str:
         state = "ended" if self.ended else "lost" if self.lost else f"{self.remaining:.1f} s left"
