@@ -13,12 +13,14 @@
     names.py errors.py clock.py what arguments may be, how it fails, the two clocks
     foreign.py forgotten.py     another project's package in our folder; clients that nobody closed
     config/ sections.py         YAML -> typed, checked settings; opens the backend; how that refuses
-    fencing.py sqlitefile.py forks.py  the guard for the resource's side, and the file it is kept in
+    fence.py                    what a grant made void, pure: a lease's fence
+    fencing.py sqlitefile.py    the guard for the resource's side, and the file it is kept in;
+    forks.py filesystems.py     what a fork leaves of an open file; where a file can't be shared
     cli/ testing/               the command; contract suite, memory store, simulation, replay
 
 What is promised: one holder a slot as long as the store keeps its word and the holder heeds its
 lease's deadline. A holder that was stopped for longer, or a store that lost acknowledged writes,
-can leave two who believe they hold: the token tells the resource who is right, always. Waits and
+can leave two who believe they hold: the fence tells the resource who is right, always. Waits and
 deadlines are measured on one machine's clock; no two machines' clocks are ever compared, only
 their rates must agree within a few per cent. Not promised: exactly-once effects without a guard.
 """
@@ -47,6 +49,7 @@ from distjob.errors import (
 if TYPE_CHECKING:
     from distjob import aio
     from distjob.client import Client, connect
+    from distjob.fence import Fence
     from distjob.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss, Slot
     from distjob.lease import AsyncJobLease, Lease
     from distjob.protocol.look import JobStatus, VMStatus
@@ -54,7 +57,7 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_HOMES = ("jobs", "ticket", "protocol.look", "lease", "client")
+_HOMES = ("jobs", "ticket", "fence", "protocol.look", "lease", "client")
 """Where the names below come from that are imported when they are first asked for."""
 
 __all__ = [
@@ -68,6 +71,7 @@ __all__ = [
     "ClientClosed",
     "ConfigError",
     "DistjobError",
+    "Fence",
     "Job",
     "JobStatus",
     "JobTimeout",

@@ -55,8 +55,8 @@ def request_abort(record: JobRecord, abort: AbortRequest) -> JobRecord | None:
 def detach(record: JobRecord, ticket_id: str, *, today: float) -> JobRecord | None:
     """The owner gives the job up without ending it; its steps that still wait are dropped.
 
-    A step that is under way keeps the sync slot until its own end, as at the job's end. The same
-    record if this owner has done it already.
+    So is one that this same commit let in. A step that is under way keeps the sync slot until its
+    own end, as at the job's end. The same record if this owner has done it already.
     """
     running = record.async_
     if running is None or running.ticket.id != ticket_id or running.left is Left.ORPHANED:
@@ -64,7 +64,10 @@ def detach(record: JobRecord, ticket_id: str, *, today: float) -> JobRecord | No
     if running.left:
         return record
     left = _with(record, running, left=Left.DETACHED)
-    return left.without(lambda _: False, lambda ticket: ticket.parent == ticket_id).promote(today)
+    return left.without(
+        lambda ticket: record.just_let_in(ticket, ticket_id),
+        lambda ticket: ticket.parent == ticket_id,
+    ).promote(today)
 
 
 def adopt(record: JobRecord, ticket: Ticket) -> tuple[Verdict, JobRecord]:

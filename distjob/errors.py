@@ -7,7 +7,7 @@
      +-- WrongJob            no async job runs, or one of another type           not held
      +-- LeaseLost           the session ended, or the job was taken by force    not held any more
      +-- OutcomeUnknown      the store's answer never came                       may be held
-     +-- StaleToken          a guard saw a larger token before                   not held any more
+     +-- StaleToken          a guard has admitted a newer job                    not held any more
      +-- BackendUnavailable  the store can't be reached, nothing was changed     as before
      +-- ClientClosed        the client was closed, and its jobs were with it    not held any more
      |                       or it is another process's, or event loop's         as before
@@ -100,7 +100,10 @@ class OutcomeUnknown(DistjobError):
 
 
 class StaleToken(DistjobError):
-    """A guard has seen a larger token of this VM and slot: the caller's job was passed on."""
+    """A guard has admitted a job to which the caller's was void already: it was passed on.
+
+    ``slot``: in which it was told so; ``highest``: the mark there, below which all is void.
+    """
 
     def __init__(
         self, message: str, *, vm: str = "", slot: str = "", token: int = 0, highest: int = 0

@@ -14,6 +14,7 @@ from typing import NoReturn, Protocol, Self, TypeVar
 from distjob import arguments
 from distjob.driver import Runner
 from distjob.errors import DistjobError
+from distjob.fence import Fence
 from distjob.jobs import AsyncJob, Job, JobLike, Slot
 from distjob.names import check_wait
 from distjob.protocol import held as holding
@@ -57,8 +58,16 @@ class LeaseFacts:
 
     @property
     def token(self) -> int:
-        """The fencing token: larger than that of every earlier grant of this VM's slot."""
+        """The number of this grant, larger than that of every earlier one of this VM's slot.
+
+        It names the grant in `Client.status` and in logs. What a resource compares is `fence`.
+        """
         return self._held.token
+
+    @property
+    def fence(self) -> Fence:
+        """What this grant made void: goes with each change to a guard (see `distjob.fencing`)."""
+        return self._held.fence
 
     @property
     def ended(self) -> bool:
@@ -165,7 +174,7 @@ class LongFacts(LeaseFacts):
 class Lease(LeaseFacts):
     """A job that is held, from begin to `end`; as a context manager it ends with the block.
 
-    Thread-safe. Every change that is made to the VM on its strength should carry `token` to a
+    Thread-safe. Every change that is made to the VM on its strength should carry `fence` to a
     guard (see `distjob.fencing`): a holder that was stopped for longer than its TTL can't know it.
     """
 

@@ -111,6 +111,12 @@ class JobRecord(
                 return True
         return bool(self.queue) and any(ticket.session == session for ticket in self.queue)
 
+    def just_let_in(self, ticket: Ticket, parent: str) -> bool:
+        """Whether it is a step of that async job which has its slot by the commit being made."""
+        if ticket.parent != parent or self.sync is None:
+            return False
+        return self.sync.ticket is ticket and not self.sync.token
+
     def masked(self, ticket: Ticket) -> bool:
         """Rule 2: an async job runs and keeps this one out."""
         if self.async_ is None or ticket.job is None or ticket.nested:
@@ -168,13 +174,14 @@ class JobRecord(
     def end(self, ticket_id: str, *, today: float) -> JobRecord:
         """End the job of this ticket; the same record if it holds none.
 
-        With an async job end those of its steps that still wait; a step that is under way keeps
-        the sync slot until its own end.
+        With an async job end those of its steps that still wait, or that this same commit let in;
+        a step that is under way keeps the sync slot until its own end.
         """
         if not self.held(ticket_id):
             return self
         return self.without(
-            lambda ticket: ticket.id == ticket_id, lambda ticket: ticket.parent == ticket_id
+            lambda ticket: ticket.id == ticket_id or self.just_let_in(ticket, ticket_id),
+            lambda ticket: ticket.parent == ticket_id,
         ).promote(today)
 
     def withdraw(self, ticket_id: str, *, today: float) -> JobRecord:

@@ -11,7 +11,6 @@ until its controller is restarted.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from distjob.backend.source import Fault
 from distjob.errors import ConfigError
+from distjob.filesystems import NETWORK, filesystems
 from distjob.sqlitefile import Fault as FileFault
 from distjob.sqlitefile import SqliteFile
 from distjob_sqlite.faults import broken, meaning
@@ -52,12 +52,6 @@ _LAYOUT = (
         PRIMARY KEY (session, vm)) WITHOUT ROWID""",
     f"INSERT INTO meta VALUES (1, {SCHEMA}, 0)",  # noqa: S608  a number of ours
 )
-
-# WAL needs memory shared between all users of the file, and deadlines need one clock.
-_NETWORK_FILESYSTEMS = {
-    *("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "lustre", "gfs2", "ocfs2"),
-    *("ceph", "fuse.ceph", "fuse.glusterfs", "fuse.sshfs"),
-}
 
 
 class Database(SqliteFile):
@@ -111,17 +105,10 @@ class Database(SqliteFile):
 
 def _refuse_network(path: Path) -> None:
     try:
-        found = _filesystem(path.parent) & _NETWORK_FILESYSTEMS
+        found = filesystems(path.parent) & NETWORK  # and deadlines need one clock
     except OSError:
         return  # what is wrong with the directory, opening the file tells better
     if found:
         kind = ", ".join(found)
         msg = f"{path} is on {kind}: SQLite serves one host; set sqlite.path to a local disk"
         raise ConfigError(msg)
-
-
-def _filesystem(folder: Path) -> set[str]:
-    device = folder.stat().st_dev
-    number = f"{os.major(device)}:{os.minor(device)}"
-    lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
-    return {line.partition(" - ")[2].split()[0] for line in lines if line.split()[2] == number}

@@ -2,7 +2,7 @@
 
     async with distjob.aio.connect("distjob.yaml") as jobs:
         async with jobs.begin("vm-42", Job.MODIFY) as lease:
-            await attach_disk("vm-42", token=lease.token)
+            await attach_disk("vm-42", fence=lease.fence)
 
     client.py lease.py   `AsyncClient`; its leases
     driver.py            runs the protocol's operations in the caller's task

@@ -26,7 +26,7 @@ class Lease(LeaseFacts):
     """A job that is held, from begin to `end`; as an async context manager it ends with the block.
 
     For the tasks of one event loop. Every change that is made to the VM on its strength should
-    carry `token` to a guard (see `distjob.fencing`): a holder that was stopped for longer than its
+    carry `fence` to a guard (see `distjob.fencing`): a holder that was stopped for longer than its
     TTL can't know it.
     """
 

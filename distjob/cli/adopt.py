@@ -25,7 +25,7 @@ from distjob.cli.show import facts_of
 from distjob.client import connect
 from distjob.config import load
 from distjob.errors import DistjobError
-from distjob.jobs import AsyncJob, Slot
+from distjob.jobs import AsyncJob
 from distjob.lease import AsyncJobLease
 
 
@@ -42,9 +42,9 @@ def adopt(vm: str, kind: str, command: tuple[str, ...], api: str, source: Source
         distjob adopt vm-42 migration-out -- ./finish-migration.sh vm-42
 
     The job must have been detached, or be an orphan: see "distjob ls --orphans". COMMAND runs as
-    under "distjob run", with the new fencing token in DISTJOB_TOKEN, and beside it DISTJOB_PHASE,
-    DISTJOB_PROGRESS and DISTJOB_ABORT: what the owner before has said last, and what was asked of
-    it; empty if nothing was.
+    under "distjob run", with its own DISTJOB_TOKEN and DISTJOB_FENCE, and beside them
+    DISTJOB_PHASE, DISTJOB_PROGRESS and DISTJOB_ABORT: what the owner before has said last, and what
+    was asked of it; empty if nothing was.
 
     If COMMAND exits with 0 the job is ended. If not, or if it could not be run, the job is detached
     again, and keeps its phase.
@@ -61,7 +61,6 @@ def adopt(vm: str, kind: str, command: tuple[str, ...], api: str, source: Source
                 client,
                 lease,
                 command,
-                slot=Slot.ASYNC,
                 settings=settings,
                 finish=lambda code: _finish(lease, code),
                 DISTJOB_PHASE=lease.phase,

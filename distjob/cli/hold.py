@@ -18,7 +18,6 @@ from distjob.cli.supervise import Outcome, supervise
 from distjob.client import Client, connect
 from distjob.config import Settings
 from distjob.errors import DistjobError, LeaseLost
-from distjob.jobs import Slot
 from distjob.lease import Lease
 from distjob.logs import LogHook
 
@@ -36,7 +35,6 @@ def hold(
     lease: Lease,
     command: tuple[str, ...],
     *,
-    slot: Slot,
     settings: Settings,
     finish: Callable[[int], None],
     **more: str,
@@ -44,13 +42,13 @@ def hold(
     """Run ``command`` while ``lease`` is held, and return the exit code.
 
     ``finish`` is given the exit code if the lease is held then, and does what is to be done with
-    the job. ``more``: variables of the environment, beside VM, job, slot and token.
+    the job. ``more``: variables of the environment, beside VM, job, token and fence.
     """
     facts = {
         "DISTJOB_VM": lease.vm,
         "DISTJOB_JOB": lease.job,
-        "DISTJOB_SLOT": slot.value,
         "DISTJOB_TOKEN": str(lease.token),
+        "DISTJOB_FENCE": str(lease.fence),
     }
     environment = os.environ | facts | more
     try:
@@ -89,7 +87,7 @@ def _tell_loss(client: Client, lease: Lease, outcome: Outcome) -> None:
     if outcome.late:
         what = "the command was not started"
     elif outcome.overdue:
-        what = "the command was stopped TOO LATE, only the token told it from the next holder"
+        what = "the command was stopped TOO LATE, only its fence tells it from the next holder"
     try:
         lease.check()
     except LeaseLost as error:

@@ -55,10 +55,19 @@ _CODES: tuple[tuple[type[DistjobError], int], ...] = (
 
 
 class Group(click.Group):
-    """Knows its subcommands by a table, and imports one when it is used.
+    """Turns distjob's errors into one line and an exit code, and Ctrl-C into 130."""
 
-    Turns distjob's errors into one line and an exit code, and Ctrl-C into 130.
-    """
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DistjobError as error:
+            fail(str(error), exit_code(error))
+        except KeyboardInterrupt:
+            fail("interrupted", 130)
+
+
+class LazyGroup(Group):
+    """Knows its subcommands by a table, and imports one when it is used."""
 
     def __init__(self, *arguments: Any, table: Mapping[str, tuple[str, str]], **more: Any) -> None:
         """``table``: by name the module of the subcommand, and what it does in a few words."""
@@ -99,14 +108,6 @@ class Group(click.Group):
             if name.startswith(incomplete)
         ]
         return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except DistjobError as error:
-            fail(str(error), exit_code(error))
-        except KeyboardInterrupt:
-            fail("interrupted", 130)
 
 
 def exit_code(error: DistjobError) -> int:

@@ -10,7 +10,7 @@ from distjob.cli.hold import check_system, connected, hold
 from distjob.cli.options import Runs, Seconds, Source, Words, store_options, vm_argument
 from distjob.cli.output import terminable
 from distjob.config import load
-from distjob.jobs import PLAIN_JOBS, AgentJob, AsyncJob, Job, Slot
+from distjob.jobs import PLAIN_JOBS, AgentJob, AsyncJob, Job
 from distjob.lease import Lease
 
 
@@ -41,11 +41,12 @@ def run(
         distjob run vm-42 --async backup --wait 600 -- ./backup.sh vm-42
 
     Give --job, --agent (or both), or --async. The command finds DISTJOB_VM, DISTJOB_JOB,
-    DISTJOB_SLOT and the fencing token, DISTJOB_TOKEN, in its environment.
+    DISTJOB_TOKEN (the grant's number, for logs) and DISTJOB_FENCE in its environment.
 
     All its processes are stopped (SIGTERM, then SIGKILL) before the job can pass to another: also
     if this process is killed or stopped, or its store is cut off. What they start elsewhere
-    (by systemd, docker or ssh, say) is out of reach: give DISTJOB_TOKEN to a guard there.
+    (by systemd, docker or ssh, say) is out of reach: give DISTJOB_FENCE to a guard there, as by
+    "distjob guard admit".
 
     Exit code: the command's, or 128+N if signal N ended it; 70 if it was stopped because the job
     was about to be lost; 75 if the job could not be begun in time; 78 settings; 126 and 127 the
@@ -60,15 +61,10 @@ def run(
     with terminable(), connected(settings) as client:
         if kind:
             lease: Lease = client.begin_async(vm, AsyncJob(kind), api=api, wait=wait)
-            slot = Slot.ASYNC
         elif job:
             both = AgentJob(agent) if agent else None
             lease = client.begin(vm, Job(job), agent=both, api=api, wait=wait)
-            slot = Slot.SYNC
         else:
             lease = client.begin_agent(vm, AgentJob(agent or ""), api=api, wait=wait)
-            slot = Slot.AGENT
-        code = hold(
-            client, lease, command, slot=slot, settings=settings, finish=lambda _code: lease.end()
-        )
+        code = hold(client, lease, command, settings=settings, finish=lambda _code: lease.end())
     sys.exit(code)

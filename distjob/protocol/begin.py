@@ -20,9 +20,10 @@ from distjob.errors import (
     RecordError,
     WrongJob,
 )
+from distjob.fence import fence_of
 from distjob.hooks import Begun, GaveUp, Refused, TimedOut, Waiting
 from distjob.jobs import OnOwnerLoss
-from distjob.protocol.change import NOBODY, Changed, Edit, SessionEnded, change, dropping, lose
+from distjob.protocol.change import NOBODY, SessionEnded, change, dropping, lose
 from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Op, Wait, ask
 from distjob.protocol.parts import Held, Session, View, Wish
@@ -78,7 +79,7 @@ class _Attempt:
     """One ticket's way, with one session."""
 
     __slots__ = (
-        *("adopts", "doubted", "in_line", "me", "session", "settled", "started", "ticket"),
+        *("adopts", "in_line", "me", "session", "settled", "started", "ticket"),
         *("told_waiting", "until", "verdict", "vm", "wait"),
     )
 
@@ -105,17 +106,15 @@ class _Attempt:
         self.told_waiting = False
         """The hooks will be told how it came out."""
         self.settled = False
-        self.doubted = False
 
     def run(self) -> Op[Held | None]:
+        if self.adopts:
+            self.me.heirs.add((self.vm, self.ticket.id))
         try:
             view = yield from self.get_in()
             self.settled = True
-        except (SessionEnded, ClientClosed):
-            raise  # the ticket is void
-        except JobTimeout:
-            self.expect_late()
-            raise
+        except (SessionEnded, ClientClosed, JobTimeout):
+            raise  # the ticket is void, or was taken out
         except GeneratorExit:
             self.me.leave(self.vm, self.ticket.id, gives_back=self.adopts)
             raise
@@ -134,6 +133,7 @@ class _Attempt:
             raise
         finally:
             self.me.dismiss(self.vm, self.ticket.id)
+            self.me.heirs.discard((self.vm, self.ticket.id))
             if self.told_waiting and not self.settled:
                 self.tell_given_up()
         return self.outcome(view)
@@ -150,7 +150,7 @@ class _Attempt:
                 self.me, self.session, self.vm, self.ticket.id, view, until=self.until
             )
             if view.record.waits(self.ticket.id):
-                view = yield from self.give_up()
+                view = yield from self.give_up(view.record)
             if view.record.held(self.ticket.id):
                 self.verdict = Verdict.GRANTED
             else:  # taken out by a hand from outside, or its async job has ended
@@ -167,26 +167,28 @@ class _Attempt:
     def waited(self) -> float:
         return self.me.clock.monotonic() - self.started
 
-    def edit(self, record: JobRecord) -> JobRecord:
+    def edit(self, record: JobRecord) -> tuple[JobRecord, Verdict]:
         if self.adopts:
-            self.verdict, new = adopt(record, self.ticket)
-            return new
-        self.verdict, new = record.request(
+            verdict, new = adopt(record, self.ticket)
+            return new, verdict
+        verdict, new = record.request(
             self.ticket,
             today=self.me.clock.wall(),
             max_queued=self.me.max_queued,
             wait=self.wait is not None,
         )
-        if self.verdict is Verdict.WAITING:  # before the commit, so that no wake-up is missed
+        if verdict is Verdict.WAITING:  # before the commit, so that no wake-up is missed
             self.me.enroll(self.vm, self.ticket.id)
-        return new
+        return new, verdict
 
     def ask_for_it(self) -> Op[View]:
         """Request it; before a refusal, make sure that those it rests on live, and the asker."""
         ended = NOBODY
         while True:
-            changed = yield from self.change(self.edit, ended)
-            self.doubted = self.doubted or changed.doubted
+            changed = yield from change(
+                self.me, self.session, self.vm, self.edit, until=self.until, ended=ended
+            )
+            self.verdict = changed.found
             if self.verdict in (Verdict.GRANTED, Verdict.WAITING):
                 return changed.view
             mine = self.session.id
@@ -196,21 +198,20 @@ class _Attempt:
             if not ended:
                 return changed.view
 
-    def give_up(self) -> Op[View]:
-        """The deadline has passed: withdraw, unless the job was granted at the last moment."""
+    def give_up(self, waited_in: JobRecord) -> Op[View]:
+        """The deadline has passed: withdraw, unless the job was granted at the last moment.
 
-        record = JobRecord()  # in which it waited last: after a lost reply, the next may be later
+        ``waited_in``: the record in which the ticket waited when it was seen last.
+        """
 
-        def withdraw(found: JobRecord) -> JobRecord:
-            nonlocal record
-            if record.idle or found.waits(self.ticket.id):
-                record = found
-            return found.withdraw(self.ticket.id, today=self.me.clock.wall())
+        def withdraw(record: JobRecord) -> tuple[JobRecord, JobRecord]:
+            return record.withdraw(self.ticket.id, today=self.me.clock.wall()), record
 
         until = self.me.clock.monotonic() + GRACE
         changed = yield from change(self.me, self.session, self.vm, withdraw, until=until)
         if changed.view.record.held(self.ticket.id):
             return changed.view
+        record = changed.found if changed.made else waited_in
         self.told_waiting = False
         today, waited = self.me.clock.wall(), self.waited
         blockers = tuple(holder for _, holder in record.blockers(self.ticket))
@@ -237,20 +238,13 @@ class _Attempt:
         except (BackendUnavailable, OutcomeUnknown, RecordError, ClientClosed):
             pass  # it stays among the leftovers
         else:
-            self.doubted = True  # the cancelled effect may have been a commit
-            self.expect_late()
-
-    def expect_late(self) -> None:
-        """A commit whose reply was lost may arrive yet, on a VM that is idle again: look later."""
-        if self.doubted and self.session.alive:
-            later = self.me.clock.monotonic() + self.me.ttl / 2
-            self.me.leave(self.vm, self.ticket.id, later, gives_back=self.adopts)
+            self.me.leftovers.pop((self.vm, self.ticket.id), None)
 
     def outcome(self, view: View) -> Held | None:
         holder = view.record.held(self.ticket.id)
         if self.verdict is Verdict.GRANTED and holder is not None:
-            held = Held(self.vm, holder, self.session, self.me.clock.monotonic())
-            held.doubted = self.doubted
+            fence = fence_of(view.record, self.ticket.id)
+            held = Held(self.vm, holder, fence, self.session, self.me.clock.monotonic())
             self.me.held.keep(held)
             early = self.me.early.pop(self.vm, ABSENT) > view.version
             if early or self.me.views.get(self.vm) is not view:
@@ -262,7 +256,6 @@ class _Attempt:
                     Begun(vm=self.vm, job=self.name, token=held.token, waited=waited, queued=queued)
                 )
             return held
-        self.expect_late()
         return None if self.verdict is Verdict.BUSY else self.refuse(view.record)
 
     def tell_given_up(self) -> None:
@@ -289,9 +282,6 @@ class _Attempt:
             running = record.async_.ticket if record.async_ else self.ticket
             raise WrongJob(f"VM {self.vm!r}: {name}: the {job_name(running)} job runs")
         raise NotOwner(f"VM {self.vm!r}: {name}: that async job is not (any more) yours")
-
-    def change(self, edit: Edit, ended: frozenset[str]) -> Op[Changed]:
-        return change(self.me, self.session, self.vm, edit, until=self.until, ended=ended)
 
     def unknown(self, error: Exception) -> OutcomeUnknown:
         stays = self.ticket.on_owner_loss is OnOwnerLoss.ORPHAN

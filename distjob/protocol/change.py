@@ -1,43 +1,59 @@
 """Every change of a record goes through `change`: one compare-and-set, repeated until it holds.
 
 It starts from what this client saw last (nothing seen: an idle VM), so that the usual begin and
-end are one round trip. A reply that never came is answered by the next try: tickets are unique,
-an edit that finds its work done changes nothing. It knows no rule of jobs: the edit does.
+end are one round trip. A commit whose reply never came is settled first, by tries.py: then the
+record is read, and the edit decides on what is certain. It knows no rule of jobs: the edit does.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from distjob.async_job import detach
 from distjob.codec import decode, encode
-from distjob.errors import BackendUnavailable, ClientClosed, OutcomeUnknown
+from distjob.errors import BackendUnavailable, ClientClosed
 from distjob.hooks import Fate
 from distjob.line import woken
 from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Commit, Interrupt, Op, Read, Signal, Wait, ask
 from distjob.protocol.parts import IDLE, Session, View
+from distjob.protocol.tries import Tries, settle
 from distjob.record import JobRecord
-from distjob.store import Committed, Reply, Settled, Stale
+from distjob.store import Committed, Settled, Stale
 from distjob.ticket import AsyncHolder
 
-Edit = Callable[[JobRecord], JobRecord]
-"""From a record to the next; the same object means that there is nothing to change."""
+R = TypeVar("R")
 
-HERD = 8
-"""So many get in line, or out of it, during one change: a herd. Of a crowd in which each waits for
-its turn none meets that many; of hundreds who ask at one moment each would try hundreds of times.
-"""
-LONGEST = 1.0
-"""Seconds of a pause, at most: a process that was suspended measures a long try."""
+Edit: TypeAlias = Callable[[JobRecord], tuple[JobRecord, R]]
+"""From a record to the next, and what was found in it; the same object means: nothing to change."""
 
 NOBODY: frozenset[str] = frozenset()
 
 
 class SessionEnded(Exception):
     """The store says that the author's own session has ended."""
+
+    def __init__(self, unheard: tuple[Any, ...] = ()) -> None:
+        super().__init__()
+        self.unheard = unheard
+        """As `Changed.unheard`."""
+
+
+class Changed(NamedTuple, Generic[R]):
+    """How a change came out."""
+
+    view: View
+    found: R
+    """What the edit found in the record that it was made of, or that needs no change."""
+    made: bool
+    """A commit of this call made it. If not, the edit found nothing to change, on a record that
+    the store gave in this call.
+    """
+    unheard: tuple[R, ...]
+    """What the edit found in earlier tries of this call whose reply was lost, and which may have
+    been made: the record has changed since.
+    """
 
 
 def lose(me: Controller, session: Session, why: str) -> Op[None]:
@@ -46,30 +62,22 @@ def lose(me: Controller, session: Session, why: str) -> Op[None]:
     yield from ask(Interrupt())
 
 
-class Changed(NamedTuple):
-    view: View
-    committed: bool
-    """False: the edit found nothing to change, on a record that the store gave in this call."""
-    doubted: bool
-    """A reply was lost on the way."""
-
-
 def change(
     me: Controller,
     session: Session,
     vm: str,
-    edit: Edit,
+    edit: Edit[R],
     *,
     until: float,
     ended: frozenset[str] = NOBODY,
-) -> Op[Changed]:
+) -> Op[Changed[R]]:
     """Make ``edit`` of ``vm``'s record hold, and wake whom it concerns.
 
     ``ended``: sessions known to have ended, evicted in the same commit. While the store can't be
     reached it tries again until ``until``, at least once.
 
     Raises SessionEnded; BackendUnavailable, ClientClosed (nothing was changed), OutcomeUnknown,
-    RecordError.
+    RecordError. A commit of which nobody knows stays in doubt (`Session.doubts`).
     """
     in_turn = (turn := me.my_turn(vm)) is None or (yield from _queue(me, vm, turn, until))
     try:
@@ -94,28 +102,33 @@ def _change(
     me: Controller,
     session: Session,
     vm: str,
-    edit: Edit,
+    edit: Edit[R],
     *,
     until: float,
     ended: frozenset[str],
-) -> Op[Changed]:
+) -> Op[Changed[R]]:
     view = me.views.get(vm, IDLE)
     certain = overtaken = False
-    tries: _Tries | None = None
+    tries: Tries[R] = Tries(me, session, vm, until)
     while True:
-        new = edit(view.record.evict(ended, today=me.clock.wall()) if ended else view.record)
         try:
-            if overtaken or (new is view.record and not certain):
+            if vm in session.doubts:
+                yield from settle(session)
+            if overtaken or tries.doubted:
                 view, certain, overtaken = (yield from look(me, vm)), True, False
-                continue
+                tries.looked(view.version)
+            record = view.record.evict(ended, today=me.clock.wall()) if ended else view.record
+            new, found = edit(record)
             if new is view.record:
-                return Changed(view, committed=False, doubted=tries is not None and tries.doubted)
+                if certain:
+                    return Changed(view, found, made=False, unheard=tries.unheard)
+                overtaken = True
+                continue
             value = encode(new)
             wake = woken(view.record, new, session.id)
-            wake = wake - ended if ended else wake
-            reply: Reply = yield Commit(vm, view.version, value, session.id, wake)
+            commit = Commit(vm, view.version, value, session.id, wake - ended)
+            reply = yield from tries.send(commit, found)
         except (BackendUnavailable, ClientClosed) as error:
-            tries = tries or _Tries(me, session, vm, until)
             yield from tries.failed(error)
             continue
         if isinstance(reply, Committed):
@@ -123,16 +136,15 @@ def _change(
                 _tell(me, vm, view.record, ended)
             view = IDLE if value is None else View(reply.version, new.at(reply.version))
             me.saw(vm, view, reply.version)
-            return Changed(view, committed=True, doubted=tries is not None and tries.doubted)
+            return Changed(view, found, made=True, unheard=tries.unheard)
         if isinstance(reply, Stale):
             view, certain = View(reply.version, decode(vm, reply.version, reply.value)), True
             me.saw(vm, view)
-            tries = tries or _Tries(me, session, vm, until)
             overtaken = yield from tries.collided(len(view.record.queue))
         elif isinstance(reply, Settled):
             continue  # by another task of this session; nothing was changed
         elif session.id in reply.sessions:
-            raise SessionEnded
+            raise SessionEnded(tries.unheard)
         else:
             ended |= reply.sessions
 
@@ -150,73 +162,14 @@ def _tell(me: Controller, vm: str, record: JobRecord, ended: frozenset[str]) -> 
             me.held.tell_evicted(vm, ticket, ticket.asked, 0, "ended")
 
 
-class _Tries:
-    """How often it has failed, and what follows: the next try, a pause, or an error."""
-
-    def __init__(self, me: Controller, session: Session, vm: str, until: float) -> None:
-        self.me = me
-        self.session = session
-        self.vm = vm
-        self.until = until
-        self.failures = 0
-        self.doubted = False
-        self.tried = 0.0
-        """When another was first, the last time."""
-        self.line: int | None = None
-        """How many waited when another was first, the first time since the last pause."""
-        self.first = 0
-        """The same, before the first pause."""
-        self.pauses = 0
-
-    def failed(self, error: BackendUnavailable | ClientClosed) -> Op[None]:
-        """The store did not answer. At least one more try, as a pooled connection may be dead.
-
-        No more, if the store was closed with its client.
-        """
-        if isinstance(error, BackendUnavailable):
-            self.doubted = self.doubted or error.unanswered
-            self.failures += 1
-            if self.failures == 1:
-                return
-        if isinstance(error, BackendUnavailable) and self.me.clock.monotonic() < self.until:
-            yield from ask(Wait(min(0.02 * 2.0**self.failures, 0.5)))
-        elif self.doubted:
-            raise OutcomeUnknown(f"VM {self.vm!r}: {error}", vm=self.vm) from error
-        else:
-            raise error
-
-    def collided(self, line: int) -> Op[bool]:
-        """Another was first, and ``line`` wait now. True after a pause: look before the next try.
-
-        Without a pause the next try follows at once, on the record that the refusal brought: each
-        refusal is another's success. A pause in between would let that record grow old, so that
-        whoever pauses is refused until all others have finished. Only a herd spreads out: as many
-        again as have come are taken to be on their way, and each to need the time of a try.
-        """
-        now = self.me.clock.monotonic()
-        took, self.tried = now - self.tried, now
-        if self.line is None:
-            self.line = line
-            if not self.pauses:
-                self.first = line
-        elif abs(line - self.line) > HERD and now < self.until:
-            self.line = None
-            self.pauses += 1
-            share = zlib.crc32(f"{self.session.id}{self.vm}{self.pauses}".encode()) / 2**32
-            span = min(abs(line - self.first) * took, LONGEST, self.until - now)
-            yield from ask(Wait(share * span))
-            return True
-        return False
-
-
-def dropping(me: Controller, ticket_id: str, *, gives_back: bool) -> Edit:
+def dropping(me: Controller, ticket_id: str, *, gives_back: bool) -> Edit[None]:
     """Take a ticket out that nobody has any more; what it has adopted stays, without an owner."""
 
-    def drop(record: JobRecord) -> JobRecord:
+    def drop(record: JobRecord) -> tuple[JobRecord, None]:
         today = me.clock.wall()
         if gives_back:
-            return detach(record, ticket_id, today=today) or record
-        return record.drop(ticket_id, today=today)
+            return detach(record, ticket_id, today=today) or record, None
+        return record.drop(ticket_id, today=today), None
 
     return drop
 

@@ -69,6 +69,8 @@ class Controller:
         """VMs that were being changed: the version of a wake-up that came before the reply."""
         self.leftovers: dict[tuple[str, str], Leftover] = {}
         """Tickets (VM, id) to be taken out of the record: nobody has them any more."""
+        self.heirs: set[tuple[str, str]] = set()
+        """Tickets (VM, id) of adoptions under way: if the client closes, the job is given back."""
         self.held = Holdings(clock, self.stir, hooked=hooked)
         """What this session holds."""
 
@@ -132,12 +134,12 @@ class Controller:
             here[ticket_id] = Waiter(ticket_id, self.new_signal())
         return here[ticket_id]
 
-    def leave(self, vm: str, ticket_id: str, due: float = 0.0, *, gives_back: bool = False) -> None:
-        """Let the keeper take this ticket out of the record, after ``due``, by its next round.
+    def leave(self, vm: str, ticket_id: str, *, gives_back: bool = False) -> None:
+        """Let the keeper take this ticket out of the record, by its next round.
 
         ``gives_back``: the async job that it has adopted goes on without an owner.
         """
-        self.leftovers[vm, ticket_id] = Leftover(due, gives_back)
+        self.leftovers[vm, ticket_id] = Leftover(0.0, gives_back)
         self.stir.set()
 
     def dismiss(self, vm: str, ticket_id: str) -> None:

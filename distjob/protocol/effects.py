@@ -89,6 +89,13 @@ class CloseSession(Effect[None], frozen=True):
         return io.store.close_session(self.session)
 
 
+class Settle(Effect[None], frozen=True):
+    session: str
+
+    def perform(self, io: IO) -> Any:
+        return io.store.settle(self.session)
+
+
 class Read(Effect[Versioned], frozen=True):
     vm: str
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from distjob.errors import BackendUnavailable, ClientClosed, LeaseLost, NotOwner, OutcomeUnknown
 from distjob.hooks import Ended
@@ -13,6 +14,8 @@ from distjob.protocol.effects import KeepAlive, Op, ask
 from distjob.protocol.parts import Held
 from distjob.record import JobRecord
 from distjob.words import job_name, taken_text
+
+R = TypeVar("R")
 
 
 def check(me: Controller, held: Held) -> None:
@@ -59,13 +62,13 @@ def end(me: Controller, held: Held) -> Op[None]:
     answer for half a TTL: it is ended in the background then, or with the session.
     """
 
-    def finish(record: JobRecord) -> JobRecord:
-        return record.end(held.ticket.id, today=me.clock.wall())
+    def finish(record: JobRecord) -> tuple[JobRecord, None]:
+        return record.end(held.ticket.id, today=me.clock.wall()), None
 
     yield from let_go(me, held, finish, gives_back=False)
 
 
-def let_go(me: Controller, held: Held, finish: Edit, *, gives_back: bool) -> Op[None]:
+def let_go(me: Controller, held: Held, finish: Edit[R], *, gives_back: bool) -> Op[Changed[R]]:
     """Hold the job no more, once ``finish`` has changed the record so; the errors of `end`."""
     claim(me, held)
     session, ticket = held.session, held.ticket
@@ -75,6 +78,7 @@ def let_go(me: Controller, held: Held, finish: Edit, *, gives_back: bool) -> Op[
     try:
         changed = yield from change(me, session, held.vm, finish, until=until)
         yield from _confirm(me, held, changed)
+        return changed
     except SessionEnded:
         held.ended = False
         yield from lose(me, session, "the store ended it")
@@ -103,18 +107,15 @@ def let_go(me: Controller, held: Held, finish: Edit, *, gives_back: bool) -> Op[
         elif me.held.hooked:
             seconds = me.clock.monotonic() - held.begun
             me.held.tell(Ended(vm=held.vm, job=job_name(ticket), token=held.token, held=seconds))
-    if held.doubted:  # a commit of begin that was believed lost could still arrive
-        later = me.clock.monotonic() + me.ttl / 2
-        me.leave(held.vm, ticket.id, later, gives_back=gives_back)
 
 
-def _confirm(me: Controller, held: Held, changed: Changed) -> Op[None]:
+def _confirm(me: Controller, held: Held, changed: Changed[R]) -> Op[None]:
     """Nothing to end: an earlier try, its reply lost, has done it; or it was not held any more."""
-    if changed.committed:
+    if changed.made:
         return
     if not (yield from ask(KeepAlive(held.session.id))):
         raise SessionEnded
-    if not changed.doubted:
+    if not changed.unheard:
         held.ended = False
         me.held.take_away(held)
         raise refusal(held)

@@ -31,8 +31,6 @@ class Holdings:
         """VMs to be read: something held there may have been taken away, or is to abort."""
         self.unsaid: set[Held] = set()
         """Async jobs with progress that is to be written."""
-        self.astray: list[Held] = []
-        """Jobs that were taken away, and of whose begin a commit may still arrive."""
         self.calls: list[Callable[[], None]] = []
         """The users' callbacks that are due."""
         self.hooked = hooked
@@ -60,8 +58,6 @@ class Holdings:
         """Somebody has ended it by force, though the session lives."""
         if self._remove(held):
             held.taken = True
-            if held.doubted:
-                self.astray.append(held)
             self.fall(held, "it was taken away by force", "force")
 
     def lose_all(self, why: str, how: How) -> None:
@@ -70,7 +66,6 @@ class Holdings:
         self.by_vm.clear()
         self.suspects.clear()
         self.unsaid.clear()
-        self.astray.clear()
         self.long = 0
         for held in lost:
             if held.ended:

@@ -24,6 +24,7 @@ from distjob.protocol.effects import (
 )
 from distjob.protocol.owner import say_progress
 from distjob.protocol.parts import Leftover, Session
+from distjob.protocol.tries import settle
 from distjob.record import JobRecord
 
 MOST_READ = 20
@@ -134,11 +135,12 @@ def close(me: Controller) -> Op[None]:
     left = {key: leftover.gives_back for key, leftover in me.leftovers.items()}
     for held in me.held.being_ended():  # its own commit may come too late
         left[held.vm, held.ticket.id] = held.gives_back
+    left.update(dict.fromkeys(me.heirs, True))
     me.lose(session, "this client was closed", "closed")
     me.views.update(seen)
     until = me.clock.monotonic() + me.ttl / 2
     try:
-        for vm in dict.fromkeys([*seen, *(vm for vm, _ in left)]):
+        for vm in dict.fromkeys([*seen, *(vm for vm, _ in left), *session.doubts]):
             edit = _leaving(me, session, {t: left[v, t] for v, t in left if v == vm})
             try:
                 yield from change(me, session, vm, edit, until=until)
@@ -149,13 +151,13 @@ def close(me: Controller) -> Op[None]:
     yield from ask(CloseSession(session.id))
 
 
-def _leaving(me: Controller, session: Session, leftovers: dict[str, bool]) -> Edit:
+def _leaving(me: Controller, session: Session, leftovers: dict[str, bool]) -> Edit[None]:
     """Void all of this session's; but an async job whose end was begun ends, and is no orphan."""
 
-    def leave(record: JobRecord) -> JobRecord:
+    def leave(record: JobRecord) -> tuple[JobRecord, None]:
         for ticket_id, gives_back in leftovers.items():
-            record = dropping(me, ticket_id, gives_back=gives_back)(record)
-        return record.evict((session.id,), today=me.clock.wall())
+            record, _ = dropping(me, ticket_id, gives_back=gives_back)(record)
+        return record.evict((session.id,), today=me.clock.wall()), None
 
     return leave
 
@@ -177,15 +179,14 @@ def _renew(me: Controller, session: Session) -> Op[None]:
 
 
 def _tidy(me: Controller, session: Session) -> Op[None]:
-    """Take out tickets that nobody has any more; those of an older session are void already.
+    """Take out tickets that nobody has any more, and settle what is in doubt besides.
+
+    Those of an older session are void already.
 
     As long as no renewal is due: there may be thousands. Raises BackendUnavailable, OutcomeUnknown,
     so that a store that is silent holds nobody up who is to be told of a loss.
     """
     now = me.clock.monotonic()
-    while me.held.astray:
-        held = me.held.astray.pop()
-        me.leave(held.vm, held.ticket.id, now + me.ttl / 2)
     for (vm, ticket_id), (due, gives_back) in list(me.leftovers.items()):
         if due > now:
             continue
@@ -201,8 +202,6 @@ def _tidy(me: Controller, session: Session) -> Op[None]:
             again = me.clock.monotonic() + me.ttl / 20
             me.leftovers[vm, ticket_id] = Leftover(again, gives_back)
             continue
-        if due:
-            me.leftovers.pop((vm, ticket_id), None)
-        else:  # once more, when a commit that was given up must have arrived
-            later = me.clock.monotonic() + me.ttl / 2
-            me.leftovers[vm, ticket_id] = Leftover(later, gives_back)
+        me.leftovers.pop((vm, ticket_id), None)
+    if session.doubts:
+        yield from settle(session)

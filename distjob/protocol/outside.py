@@ -7,12 +7,13 @@ by it is woken by that commit, and its late end changes nothing.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TypeVar
 
 from distjob.async_job import request_abort
 from distjob.errors import NotOwner, WrongJob
 from distjob.jobs import Job, Slot
 from distjob.protocol.begin import GRACE, begin, live_session
-from distjob.protocol.change import NOBODY, Edit, SessionEnded, change, lose
+from distjob.protocol.change import NOBODY, Changed, Edit, SessionEnded, change, lose
 from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Op
 from distjob.protocol.held import let_go
@@ -22,6 +23,8 @@ from distjob.protocol.waiting import probe
 from distjob.record import JobRecord
 from distjob.ticket import AbortRequest, AsyncHolder, Holder
 from distjob.words import holder_facts
+
+R = TypeVar("R")
 
 
 def abort(me: Controller, vm: str, reason: str, api: str, wait: float) -> Op[JobStatus]:
@@ -33,17 +36,15 @@ def abort(me: Controller, vm: str, reason: str, api: str, wait: float) -> Op[Job
     if mine is None:
         raise AssertionError("a begin that waits is never refused as busy")
     asked = AbortRequest(me.owner, mine.ticket.asked, reason)
-    running: AsyncHolder | None = None
 
-    def edit(record: JobRecord) -> JobRecord:
-        nonlocal running
+    def edit(record: JobRecord) -> tuple[JobRecord, AsyncHolder | None]:
         if not record.held(mine.ticket.id):
-            return record  # an earlier try, its reply lost, has done it: this may be another's job
-        running = record.async_
+            return record, None  # an earlier try has done it: this may be another's job
         new = request_abort(record, asked) or record
-        return new.end(mine.ticket.id, today=me.clock.wall())
+        return new.end(mine.ticket.id, today=me.clock.wall()), record.async_
 
-    yield from let_go(me, mine, edit, gives_back=False)
+    changed = yield from let_go(me, mine, edit, gives_back=False)
+    running = changed.found if changed.made else changed.unheard[-1]
     if running is None:
         raise WrongJob(f"VM {vm!r}: no async job runs: there is nothing to abort")
     return job_status(running, Slot.ASYNC, me.clock.wall(), alive=not running.left)
@@ -54,27 +55,19 @@ def discard(me: Controller, vm: str) -> Op[JobStatus]:
 
     Raises WrongJob (none runs), NotOwner (its owner lives), BackendUnavailable, OutcomeUnknown.
     """
-    running: AsyncHolder | None = None
-    gone: AsyncHolder | None = None
-    tried: AsyncHolder | None = None
-    void: AsyncHolder | None = None
 
-    def edit(record: JobRecord) -> JobRecord:
-        nonlocal running, gone, tried
-        running, gone = record.async_, None
+    def edit(record: JobRecord) -> tuple[JobRecord, AsyncHolder | None]:
+        running = record.async_
         if running is None or not running.left:
-            return record
-        gone = tried = running
-        return record.remove([running.ticket.id], today=me.clock.wall())
+            return record, running
+        return record.remove([running.ticket.id], today=me.clock.wall()), running
 
+    void: AsyncHolder | None = None
     ended = NOBODY
     while True:
-        certain = yield from _by_hand(me, vm, edit, ended)
-        adopted = running is not None and tried is not None and running.since == tried.since
-        if not certain and gone is None and not adopted:
-            gone = tried  # the reply to an earlier try was lost, and it was made
-        today = me.clock.wall()
-        if gone is not None:
+        changed = yield from _by_hand(me, vm, edit, ended)
+        running, today = changed.found, me.clock.wall()
+        if gone := _discarded(changed):
             me.held.tell_evicted(vm, gone.ticket, gone.since, gone.token, "force")
         if gone := gone or void:
             return job_status(gone, Slot.ASYNC, today, alive=False)
@@ -88,46 +81,60 @@ def discard(me: Controller, vm: str) -> Op[JobStatus]:
             void = running  # its owner's end is its own, once that is found
 
 
+def _discarded(changed: Changed[AsyncHolder | None]) -> AsyncHolder | None:
+    """What was discarded: by the commit that was made, or else by one whose reply was lost.
+
+    Not by that one if a job that began at the same moment runs: it is the same, and was adopted.
+    """
+    found = changed.found
+    if changed.made:
+        return found if found is not None and found.left else None
+    for tried in reversed(changed.unheard):
+        if tried is not None and tried.left and (found is None or found.since != tried.since):
+            return tried
+    return None
+
+
 def evict(me: Controller, vm: str, tickets: Collection[str]) -> Op[list[JobStatus]]:
     """Take these tickets out by force, whoever holds or waits by them; those that were there.
 
     Raises BackendUnavailable, OutcomeUnknown.
     """
-    broken: dict[str, tuple[Holder, JobStatus]] = {}
-    tried: dict[str, tuple[Holder, JobStatus]] = {}
 
-    def edit(record: JobRecord) -> JobRecord:
-        broken.clear()
+    def edit(record: JobRecord) -> tuple[JobRecord, dict[str, tuple[Holder, JobStatus]]]:
         today = me.clock.wall()
         new = record.remove(tickets, today=today)
         left = {h.ticket.id for _, h in new.holders()}.union(ticket.id for ticket in new.queue)
-        for slot, holder in record.holders():
-            if holder.ticket.id not in left:
-                status = job_status(holder, slot, today, alive=True)
-                broken[holder.ticket.id] = (holder, status)
+        broken = {
+            holder.ticket.id: (holder, job_status(holder, slot, today, alive=True))
+            for slot, holder in record.holders()
+            if holder.ticket.id not in left
+        }
         for ticket in record.queue:
             if ticket.id not in left:
                 status = waiter_status(ticket, today, alive=True)
                 broken[ticket.id] = (Holder(ticket, ticket.asked), status)
-        tried.update(broken)
-        return new
+        return new, broken
 
-    if not (yield from _by_hand(me, vm, edit, NOBODY)):
-        broken = tried  # the reply to an earlier try was lost, and it was made
+    changed = yield from _by_hand(me, vm, edit, NOBODY)
+    broken: dict[str, tuple[Holder, JobStatus]] = {}
+    for found in (*changed.unheard, changed.found):
+        broken |= found
     for one, _ in broken.values():
         me.held.tell_evicted(vm, one.ticket, one.since, one.token, "force")
     return [status for _, status in broken.values()]
 
 
-def _by_hand(me: Controller, vm: str, edit: Edit, ended: frozenset[str]) -> Op[bool]:
-    """Whether the last try of ``edit`` says all that was done; else earlier ones may have, too."""
-    until, doubted = me.clock.monotonic() + GRACE, False
+def _by_hand(me: Controller, vm: str, edit: Edit[R], ended: frozenset[str]) -> Op[Changed[R]]:
+    """Change the record in the name of the session that is there, or of the next one."""
+    until = me.clock.monotonic() + GRACE
+    unheard: tuple[R, ...] = ()
     while True:
         session = yield from live_session(me, until)
         try:
             changed = yield from change(me, session, vm, edit, until=until, ended=ended)
-        except SessionEnded:
-            doubted = True
+        except SessionEnded as lost:
+            unheard += lost.unheard
             yield from lose(me, session, "the store ended it")
         else:
-            return not (changed.doubted or doubted)
+            return changed._replace(unheard=unheard + changed.unheard)

@@ -34,11 +34,11 @@ def set_job(
     claim(me, held)
     progress = held.unsaid
 
-    def edit(record: JobRecord) -> JobRecord:
+    def edit(record: JobRecord) -> tuple[JobRecord, None]:
         today = me.clock.wall()
         ticket = held.ticket.id
         new = amend(record, ticket, today=today, mask=mask, phase=phase, progress=progress)
-        return new or record
+        return new or record, None
 
     until = min(me.clock.monotonic() + patience, held.session.deadline)
     try:
@@ -91,10 +91,10 @@ def give_up(me: Controller, held: Held) -> Op[None]:
     """Leave the job to whoever adopts it; it is not held any more. The errors of `end`."""
     progress = held.unsaid
 
-    def leave(record: JobRecord) -> JobRecord:
+    def leave(record: JobRecord) -> tuple[JobRecord, None]:
         today = me.clock.wall()
         said = amend(record, held.ticket.id, today=today, progress=progress) or record
-        return detach(said, held.ticket.id, today=today) or record
+        return detach(said, held.ticket.id, today=today) or record, None
 
     yield from let_go(me, held, leave, gives_back=True)
 

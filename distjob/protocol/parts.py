@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from distjob.fence import Fence
 from distjob.hooks import How
 from distjob.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss
 from distjob.protocol.effects import Signal
@@ -46,7 +47,10 @@ class Session:
     of the TTL before the moment at which the store could end the session.
     """
 
-    __slots__ = ("_count", "alive", "deadline", "how", "id", "next_beat", "ttl", "why")
+    __slots__ = (
+        *("_count", "alive", "deadline", "doubted", "doubts", "how", "id", "next_beat", "ttl"),
+        "why",
+    )
 
     def __init__(self, session_id: str, ttl: float, sent: float) -> None:
         self.id = session_id
@@ -55,6 +59,12 @@ class Session:
         self.why = ""
         self.how: How = "session"
         """Why it has ended, and as `distjob.hooks.Lost` says it."""
+        self.doubts: dict[str, int] = {}
+        """VMs of which a commit is in doubt, sent but not known to be made or void; with its
+        number.
+        """
+        self.doubted = 0
+        """How many were in doubt until now."""
         self._count = 0
         self.renewed(sent)
 
@@ -66,6 +76,15 @@ class Session:
         """Whether it surely lives at this moment."""
         return self.alive and now < self.deadline
 
+    def doubt(self, vm: str) -> None:
+        """A commit of ``vm`` was sent, and nobody knows what became of it."""
+        self.doubted += 1
+        self.doubts[vm] = self.doubted
+
+    def settled(self, doubted: int) -> None:
+        """So many of those in doubt, the first ones, are not any more."""
+        self.doubts = {vm: number for vm, number in self.doubts.items() if number > doubted}
+
     def next_ticket_id(self) -> str:
         self._count += 1
         return f"{self.id}.{self._count}"
@@ -75,20 +94,21 @@ class Held:
     """A job that was granted: what a lease is made of."""
 
     __slots__ = (
-        *("abort", "begun", "callbacks", "doubted", "ended", "fallen", "gives_back", "on_abort"),
-        *("phase", "progress", "progress_due", "session", "taken", "ticket", "token", "unsaid"),
-        *("vm", "watchers"),
+        *("abort", "begun", "callbacks", "ended", "fallen", "fence", "gives_back"),
+        *("on_abort", "phase", "progress", "progress_due", "session", "taken", "ticket", "token"),
+        *("unsaid", "vm", "watchers"),
     )
 
-    def __init__(self, vm: str, holder: Holder, session: Session, begun: float) -> None:
+    def __init__(
+        self, vm: str, holder: Holder, fence: Fence, session: Session, begun: float
+    ) -> None:
         self.vm = vm
         self.ticket = holder.ticket
         self.token = holder.token
+        self.fence = fence
         self.session = session
         self.begun = begun
         """On the local clock."""
-        self.doubted = False
-        """A reply was lost on the way to it."""
         self.ended = False
         """Its end has begun; or its detaching, if ``gives_back``."""
         self.gives_back = False
@@ -129,7 +149,7 @@ class Leftover(NamedTuple):
     """A ticket that nobody has any more."""
 
     due: float
-    """When to take it out, on the local clock; 0: now, and once more later."""
+    """When to try, on the local clock; 0: now."""
     gives_back: bool
     """It has adopted an async job, which is left as it was found."""
 

@@ -105,5 +105,7 @@ def probe(me: Controller, sessions: frozenset[str]) -> Op[tuple[frozenset[str], 
 def _evict(
     me: Controller, session: Session, vm: str, ended: frozenset[str], until: float
 ) -> Op[View]:
-    changed = yield from change(me, session, vm, lambda record: record, until=until, ended=ended)
+    changed = yield from change(
+        me, session, vm, lambda record: (record, None), until=until, ended=ended
+    )
     return changed.view

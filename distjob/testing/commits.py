@@ -82,6 +82,7 @@ class Commits:
                 self.watch.fail("tokens rise", said)
             self._tokens[key] = version
             self.granted.setdefault(ticket["id"], set()).add(version)
+            self.watch.resource.granted(ticket["id"], version, new)
 
     def _parts(self, vm: str, author: str, old: Plain, new: Plain) -> Parts:
         """Who came, who ended, who was voided and who was taken out by force."""
@@ -201,12 +202,15 @@ class Commits:
 
 def _next(old: Plain, new: Plain, voided: set[str], ended: set[str], parts: Parts) -> Plain:
     """What the rules make of ``old``: first the dead are voided, then the author's own change."""
-    state = old.copy()
+    state, before = old.copy(), old.ids() - {ticket["id"] for ticket in old.queue}
     if voided:
         state.void(voided)
         state.let_in()
     state.force(parts.forced)
     running, after = state.running, new.running
+    if running and running["id"] in ended:  # a step that this commit let in goes with it
+        let_in = [t for t in state.seats.values() if t["id"] not in before]
+        ended = ended | {t["id"] for t in let_in if t.get("parent") == running["id"]}
     if running and running["id"] in ended and new.left == "orphaned":
         state.void(ended)
     else:

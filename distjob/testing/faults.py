@@ -8,6 +8,8 @@ to the controllers themselves is in disasters.py.
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from distjob.errors import BackendUnavailable
@@ -21,10 +23,12 @@ from distjob.protocol.effects import (
     Receive,
     Remaining,
     Scan,
+    Settle,
 )
-from distjob.store import Committed, Event, Missed
+from distjob.store import Committed, Event, Missed, Reply, Settled
 from distjob.testing.memory import MemoryServer
 from distjob.testing.profiles import Profile
+from distjob.testing.request import Request
 
 if TYPE_CHECKING:
     from distjob.testing.machine import Machine, Task
@@ -32,16 +36,17 @@ if TYPE_CHECKING:
 
 TIMEOUT = 0.5
 """Seconds after which a client gives up on a reply, at most."""
-LATEST = 0.45
-"""TTLs after which no change arrives any more. The protocol looks for what came late after half a
-TTL; what comes later still is a job of nobody until the session ends, which is documented."""
-
-
-_CHANGES = (Commit, OpenSession, KeepAlive, CloseSession)
+LATEST = 12.0
+"""TTLs that a commit may be on its way, at most: longer than any world goes on."""
 
 
 class SimServer(MemoryServer):
     """A memory server that can lose what it holds, and be asked what is left in it."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__(clock)
+        self.settled = Counter[str]()
+        """How often each session was settled."""
 
     def lose_data(self) -> None:
         """All values and sessions are gone; versions and session ids go on rising."""
@@ -78,7 +83,7 @@ class Network:
 
     def request(self, task: Task, effect: Effect[Any]) -> None:
         """Send it; the task is resumed with what becomes of it."""
-        world, call = self.world, _Request(self, task, effect)
+        world, call = self.world, Request(self, task, effect)
         there = self.delay()
         if not self.reaches(task.machine):
             if world.rng.random() < 0.5:
@@ -97,7 +102,10 @@ class Network:
             case "late":
                 told = self.patience()
                 world.after(told, call.give_up)
-                world.after(max(told, world.rng.uniform(0.0, LATEST) * world.ttl), call.apply)
+                if world.rng.random() < 0.3:
+                    world.after(there, call.apply)  # and once more, late
+                most = world.rng.choice((0.5, LATEST)) * world.ttl
+                world.after(max(told, world.rng.uniform(0.0, most)), call.apply)
             case "resent" if isinstance(effect, Commit):
                 self.resent.add(effect.vm)
                 world.after(there, call.apply)
@@ -123,17 +131,15 @@ class Network:
                 return fate
         return ""
 
-    def apply(self, machine: Machine, effect: Effect[Any]) -> Any:
-        """What the store does, in one moment."""
-        server, watch = self.server, self.world.watch
+    def apply(self, machine: Machine, effect: Effect[Any], settled: int) -> Any:
+        """What the store does, in one moment; ``settled``: the number that a commit carries."""
+        server = self.server
         match effect:
-            case Commit(vm, expected, value, author, wake):
-                reply = server.commit(vm, expected, value, author, wake)
-                if isinstance(reply, Committed):
-                    watch.commits.committed(vm, author, reply.version, value)
-                    for session in sorted(wake):
-                        self._drain(session)
-                return reply
+            case Commit():
+                return self._commit(effect, settled)
+            case Settle(session):
+                server.settled[session] += 1
+                return None
             case Read(vm):
                 return server.read(vm)
             case Remaining(sessions):
@@ -142,7 +148,7 @@ class Network:
                 return server.keep_alive(session)
             case OpenSession(ttl, owner):
                 session = server.open_session(ttl, owner)
-                watch.homes[session] = machine
+                self.world.watch.homes[session] = machine
                 return session
             case CloseSession(session):
                 server.close_session(session)
@@ -152,6 +158,18 @@ class Network:
             case Scan():
                 return server.scan()
         raise AssertionError(f"no such request: {effect}")
+
+    def _commit(self, effect: Commit, settled: int) -> Reply:
+        vm, author = effect.vm, effect.author
+        if self.server.alive(author) and settled != self.server.settled[author]:
+            self.world.seen["settled"] += 1
+            return Settled()
+        reply = self.server.commit(vm, effect.expected, effect.value, author, effect.wake)
+        if isinstance(reply, Committed):
+            self.world.watch.commits.committed(vm, author, reply.version, effect.value)
+            for session in sorted(effect.wake):
+                self._drain(session)
+        return reply
 
     # -- wake-ups ------------------------------------------------------------------------------
 
@@ -209,7 +227,8 @@ class Network:
         """Send `Ended` of each session that ``watcher`` watches, as soon as it has ended."""
         self._drain(watcher)
         now, at = self.world.now, self.world.now + self.server.quiet_for(watcher) + 0.001
-        if at < math.inf and not now < self._next.get(watcher, 0.0) <= at:
+        later = now + 1e-6  # this one's own moment, but for rounding
+        if at < math.inf and not later < self._next.get(watcher, 0.0) <= at:
             self._next[watcher] = at
             self.world.after(at - now, self._tell, watcher)
 
@@ -260,57 +279,3 @@ class Network:
     def patience(self) -> float:
         """Seconds until a client gives up."""
         return self.world.rng.uniform(0.1, TIMEOUT)
-
-
-class _Request:
-    """One request on its way."""
-
-    __slots__ = ("_change", "_effect", "_net", "_task", "_turn")
-
-    def __init__(self, net: Network, task: Task, effect: Effect[Any]) -> None:
-        self._net = net
-        self._task = task
-        self._turn = task.turn
-        self._effect = effect
-        self._change = isinstance(effect, _CHANGES)
-        task.machine.pending += 1
-
-    def apply(self) -> Any:
-        """It has reached the store, or finds it away; nobody hears of it."""
-        if self._net.down:
-            return None
-        reply = self._net.apply(self._task.machine, self._effect)
-        self._net.world.log(self._task.name, self._effect, reply)
-        return reply
-
-    def arrive(self) -> None:
-        """It has reached the store, if that can be reached now; the reply sets out."""
-        net = self._net
-        if not net.reaches(self._task.machine):
-            net.world.after(net.patience(), self.give_up)
-            return
-        net.world.after(net.delay(), self.answer, self.apply())
-
-    def answer(self, reply: Any) -> None:
-        """The reply has reached the client, if that can be reached now."""
-        if self._net.reaches(self._task.machine):
-            self._task.machine.pending -= 1
-            self._task.resume(self._turn, reply)
-        else:
-            self.give_up()
-
-    def refuse(self) -> None:
-        """The client is told that it could not be sent."""
-        self._fail(unanswered=False)
-
-    def give_up(self) -> None:
-        """The client is told that there is no answer."""
-        self._fail(unanswered=self._change)
-
-    def _fail(self, *, unanswered: bool) -> None:
-        how = "unanswered" if unanswered else "refused"
-        self._task.machine.pending -= 1
-        self._task.machine.excused = True
-        self._net.world.log(self._task.name, self._effect, how)
-        error = BackendUnavailable(f"simulated: {how}", unanswered=unanswered)
-        self._task.resume(self._turn, None, error)

@@ -3,11 +3,13 @@
 The watch sees what the store really holds and what each user was told, and compares: a user never
 sees the store, the store never sees who believes what. It judges by the rules of plain.py, draws
 nothing and changes nothing. Commits are judged in commits.py, what is special to async jobs in
-longwatch.py, who is forgotten in overdue.py. A broken invariant raises `Violated` with its name:
+longwatch.py, writes to what the jobs guard in resource.py, who is forgotten in overdue.py. A broken
+invariant raises `Violated` with its name:
 
     one holder          two who believe that they hold a slot, or one whose job is not in the store
     tokens rise         a grant's token is not larger than every earlier one of its VM and slot
-    guard               the resource took an older token after a newer, or refused a polite holder
+    guard               the resource took the write of one whose job was void to a grant that had
+                        written before, or refused a polite holder
     let in              a commit let in others than the oldest that may start, or too many
     steps               a step let in that is not of the async job's owner
     life and death      a commit voided a job of a session that lives, or is of one that has ended
@@ -48,6 +50,7 @@ from distjob.testing.forcewatch import ForceWatch
 from distjob.testing.longwatch import LongWatch
 from distjob.testing.overdue import Overdue
 from distjob.testing.plain import Plain
+from distjob.testing.resource import Resource
 
 if TYPE_CHECKING:
     from distjob.testing.machine import Machine
@@ -75,8 +78,7 @@ class Watch:
         self.force = ForceWatch(self)
         self.overdue = Overdue(self)
         self.end = Aftermath(self)
-        self._marks: dict[tuple[str, str], int] = {}
-        self._accepted: dict[tuple[str, str], int] = {}
+        self.resource = Resource(self)
         self._lost_sessions: set[str] = set()
 
     def fail(self, invariant: str, message: str) -> NoReturn:
@@ -221,29 +223,17 @@ class Watch:
     # -- the guarded resource ------------------------------------------------------------------
 
     def writes(self, lease: Lease) -> None:
-        """A holder writes to what the job guards, with its token."""
-        token = lease.held.token
-        for slot in lease.slots:
-            key = lease.call.vm, slot
-            accepted = self.admits(self._marks.get(key, 0), token)
-            self.world.log(lease.call.name, f"writes with {token}", accepted)
-            if accepted:
-                self._marks[key] = token
-                if token < self._accepted.get(key, 0):
-                    self.fail("guard", f"{lease.call.name}: {token} was taken after a newer token")
-                self._accepted[key] = token
-            else:
-                self.world.seen["write refused"] += 1
-                if self.world.polite and not self._forgotten(lease):
-                    self.fail("guard", f"{lease.call.name} is polite, its {token} was refused")
+        """A holder writes to what the job guards, with its fence."""
+        fence = lease.held.fence
+        accepted = self.resource.write(lease)
+        self.world.log(lease.call.name, f"writes with {fence}", accepted)
+        if not accepted:
+            self.world.seen["write refused"] += 1
+            if self.world.polite and not self._forgotten(lease):
+                self.fail("guard", f"{lease.call.name} is polite, its {fence} was refused")
         for other in self.believers(lease.call.vm):
             if other is not lease and set(other.slots) & set(lease.slots) and self._counts(lease):
                 self.fail("one holder", f"{lease.call.name} and {other.call.name} both write")
-
-    @staticmethod
-    def admits(highest: int, token: int) -> bool:
-        """The guard's rule, as in `distjob.fencing`."""
-        return token >= highest
 
     def believers(self, vm: str) -> Iterator[Lease]:
         """The leases that their users believe in, while the store keeps its word."""

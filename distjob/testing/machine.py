@@ -6,6 +6,7 @@ scheduler resumes it. What the steps ask for is performed by the world.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from distjob.protocol.controller import Controller
@@ -131,6 +132,8 @@ class Machine:
         self.inbox: dict[str, list[Event]] = {}
         self.pending = 0
         """Requests under way."""
+        self.settled = Counter[str]()
+        """How often each of its sessions was settled, as far as it has heard."""
         self.interrupted = False
         self.reconnected = False
         self.receiver: tuple[Task, int, str] | None = None
@@ -143,6 +146,11 @@ class Machine:
         self.tasks.append(task)
         self.world.after(self.world.jitter(), task.resume, 0)
         return task
+
+    def learn(self, settled: dict[str, int]) -> None:
+        """Hear how often sessions were settled; replies may overtake each other."""
+        for session, number in settled.items():
+            self.settled[session] = max(self.settled[session], number)
 
     @property
     def up(self) -> bool:

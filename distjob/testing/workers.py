@@ -157,6 +157,7 @@ class Worker:
         except NotOwner as error:
             self.watch.fail("no surprise", f"{call.name}: {error}")
         except (OutcomeUnknown, ClientClosed) as error:
+            call.ended = call.ended and lease.held.ended  # not if it was closed before
             self.watch.excused_error(call, error)
             call.ended = call.ended and lease.held.ended  # or the closing client refused it at once
         except (Cancelled, GeneratorExit):

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from distjob import AsyncJob, Job, Slot, aio
+from distjob import AsyncJob, Job, aio
 from distjob.fencing import Guard
 
 
@@ -26,7 +26,7 @@ class ControlPlane:
                     await asyncio.to_thread(self.change, step, self.log, f"{vm} to {host}: {phase}")
 
     def change(self, job: aio.Lease, what: list[str], new: str) -> None:
-        with self.guard.exclusively(job.vm, Slot.SYNC, job.token):  # refuses older tokens
+        with self.guard.exclusively(job.vm, job.fence):  # refuses whose job was passed on
             what.append(new)
 
 

@@ -11,7 +11,7 @@ knows how far it came, and cleans up. Somebody may ask for an abort at any time:
 import sys
 
 import distjob
-from distjob import AsyncJob, Job, NotOwner, WrongJob
+from distjob import AsyncJob, Fence, Job, NotOwner, WrongJob
 
 OUT = AsyncJob.MIGRATION_OUT
 
@@ -23,7 +23,7 @@ def source(jobs: distjob.Client, vm: str) -> str:
         migration.set_phase("perform")
         for copied in range(1, 5):
             with migration.nested(api=f"copy {copied}") as step:
-                copy_memory(vm, step.token)
+                copy_memory(vm, step.fence)
             migration.set_progress(copied, 4, "GiB")
             if migration.abort_requested:
                 return f"aborted: {migration.abort_requested.reason}"  # the block ends the job
@@ -44,16 +44,16 @@ def destination(jobs: distjob.Client, vm: str) -> str:
         if migration.phase != "finish":
             return f"the source died in phase {migration.phase!r}: cleaned up"
         with migration.nested(api="resume") as step:
-            resume(vm, step.token)
+            resume(vm, step.fence)
     return "finished"
 
 
-def copy_memory(vm: str, token: int) -> None:
-    print(f"{vm}: copies memory, token {token}")
+def copy_memory(vm: str, fence: Fence) -> None:
+    print(f"{vm}: copies memory, token {fence.token}")
 
 
-def resume(vm: str, token: int) -> None:
-    print(f"{vm}: runs here, token {token}")
+def resume(vm: str, fence: Fence) -> None:
+    print(f"{vm}: runs here, token {fence.token}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import pytest
 
 import distjob
 from distjob import AsyncJob, Client
+from distjob.filesystems import IN_MEMORY, filesystems
 
 EXAMPLES = Path(__file__).parent.parent.parent / "docs" / "examples"
 SINGLE = ["sqlite", "redis", "etcd", "zookeeper"]
@@ -26,6 +27,8 @@ def run(start: Callable[..., Any]) -> Run:
     """Runs an example in a process of its own."""
 
     def run(example: str, *arguments: object, cwd: Path | None = None) -> subprocess.Popen[str]:
+        if cwd and filesystems(cwd) & IN_MEMORY:
+            pytest.skip(f"a guard is refused in memory, where {cwd} is: set TMPDIR to a disk")
         command = [sys.executable, str(EXAMPLES / example), *map(str, arguments)]
         process: subprocess.Popen[str] = start(command, stdout=subprocess.PIPE, text=True, cwd=cwd)
         return process

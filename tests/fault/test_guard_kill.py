@@ -13,20 +13,21 @@ from typing import Any
 
 import pytest
 
-from distjob.fencing import Guard
+from distjob.fencing import Fence, Guard
 from distjob.jobs import Slot
 
 PATIENCE = 30.0
 ADMIT = """
 import sys
-from distjob.fencing import Guard
+from distjob.fencing import Fence, Guard
+from distjob.jobs import Slot
 from distjob.errors import StaleToken
 path, step, offset = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-guard = Guard(path)
+guard = Guard(path, volatile=True)
 token = guard.highest("vm", "sync") // step * step + step + offset
 while True:
     try:
-        guard.admit("vm", "sync", token)
+        guard.admit("vm", Fence((Slot.SYNC,), token, token, token))
     except StaleToken as stale:
         token = stale.highest // step * step + step + offset
         continue
@@ -36,10 +37,11 @@ while True:
 
 RACE = """
 import sys, time
-from distjob.fencing import Guard
+from distjob.fencing import Fence, Guard
+from distjob.jobs import Slot
 from distjob.errors import StaleToken
 path, log, offset = sys.argv[1], sys.argv[2], int(sys.argv[3])
-guard = Guard(path)
+guard = Guard(path, volatile=True)
 token, done = offset, 0
 print(flush=True)
 sys.stdin.readline()
@@ -47,7 +49,7 @@ until = time.monotonic() + 2.5
 with open(log, "a", buffering=1) as file:
     while time.monotonic() < until:
         try:
-            with guard.exclusively("vm", "sync", token):
+            with guard.exclusively("vm", Fence((Slot.SYNC,), token, token, token)):
                 file.write(f"in {token}\\n")
                 time.sleep(0.002)
                 file.write(f"out {token}\\n")
@@ -95,7 +97,7 @@ def test_no_mark_is_below_an_acknowledged_one(run: Run, tmp_path: Path) -> None:
             complete = said.rpartition("\n")[0].split()
             assert complete == sorted(complete, key=int)
             acknowledged = max([acknowledged, *map(int, complete)])
-        with Guard(path) as guard:
+        with Guard(path, volatile=True) as guard:
             assert guard.highest("vm", Slot.SYNC) >= acknowledged
         rounds += 1
     assert acknowledged > rounds
@@ -126,8 +128,10 @@ def test_bodies_of_two_processes_never_interleave(run: Run, tmp_path: Path) -> N
 def test_a_killed_body_lets_the_others_in(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "guard.db"
     holder = run(
-        "import sys, time\nfrom distjob.fencing import Guard\n"
-        "with Guard(sys.argv[1]).exclusively('vm', 'sync', 5):\n"
+        "import sys, time\nfrom distjob.fencing import Fence, Guard\n"
+        "from distjob.jobs import Slot\n"
+        "guard = Guard(sys.argv[1], volatile=True)\n"
+        "with guard.exclusively('vm', Fence((Slot.SYNC,), 5, 5, 5)):\n"
         "    print('in', flush=True)\n    time.sleep(60)",
         path,
     )
@@ -135,6 +139,6 @@ def test_a_killed_body_lets_the_others_in(run: Run, tmp_path: Path) -> None:
     assert holder.stdout.readline() == "in\n"
     holder.kill()
     holder.communicate(timeout=PATIENCE)
-    with Guard(path, wait=2) as guard:
+    with Guard(path, wait=2, volatile=True) as guard:
         assert guard.highest("vm", Slot.SYNC) == 5
-        guard.admit("vm", Slot.SYNC, 6)
+        guard.admit("vm", Fence((Slot.SYNC,), 6, 6, 6))

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from distjob import Client, clock, connect
+from distjob import Client, Fence, Slot, clock, connect
 from ends import end, started
 
 PATIENCE = 30.0
@@ -276,7 +276,7 @@ def test_evict_asks_on_a_terminal(config: Path, holder: Any, jobs: Client) -> No
 
 # -- adopt and discard ----------------------------------------------------------------------------
 
-ADOPTS = "echo $DISTJOB_TOKEN $DISTJOB_PHASE $DISTJOB_PROGRESS $DISTJOB_SLOT $DISTJOB_ABORT; exit "
+ADOPTS = "echo $DISTJOB_TOKEN $DISTJOB_FENCE $DISTJOB_PHASE $DISTJOB_PROGRESS $DISTJOB_ABORT; exit "
 
 
 def test_adopt_runs_a_command_as_the_owner(config: Path, holder: Any, jobs: Client) -> None:
@@ -294,8 +294,9 @@ def test_adopt_runs_a_command_as_the_owner(config: Path, holder: Any, jobs: Clie
             config, "adopt", "vm", "backup", "--", "sh", "-c", f"{ADOPTS} {wish}"
         )
         assert code == wish
-        token, *rest = out.split()
-        assert rest == ["copying", "3", "async"]
+        token, fence, *rest = out.split()
+        assert rest == ["copying", "3"]
+        assert Fence.parse(fence) == Fence((Slot.ASYNC,), *[int(token)] * 3)
         tokens.append(int(token))
         assert said in err
         assert jobs.status("vm").idle == (wish == 0)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from distjob import clock
+from distjob import Fence, Slot, clock
 from runs import TTL, Bench, ended
 
 
@@ -62,22 +62,26 @@ def test_exit_code_is_the_commands(bench: Bench, command: tuple[str, ...], code:
 
 
 @pytest.mark.parametrize(
-    ("options", "job", "slot"),
+    ("options", "job", "own"),
     [
-        (("--job", "modify"), "modify", "sync"),
-        (("--job", "modify", "--agent", "query"), "modify + agent query", "sync"),
-        (("--agent", "modify"), "agent modify", "agent"),
-        (("--async", "migration out"), "async migration out", "async"),
+        (("--job", "modify"), "modify", (Slot.SYNC,)),
+        (("--job", "modify", "--agent", "query"), "modify + agent query", (Slot.SYNC, Slot.AGENT)),
+        (("--agent", "modify"), "agent modify", (Slot.AGENT,)),
+        (("--async", "migration out"), "async migration out", (Slot.ASYNC,)),
     ],
 )
-def test_environment(bench: Bench, options: tuple[str, ...], job: str, slot: str) -> None:
+def test_environment(
+    bench: Bench, options: tuple[str, ...], job: str, own: tuple[Slot, ...]
+) -> None:
     show = "import os, json; print(json.dumps(dict(os.environ)))"
     code, out, err = ended(bench.run(sys.executable, "-c", show, options=options))
     assert (code, err) == (0, "")
     seen = json.loads(out)
-    assert (seen["DISTJOB_VM"], seen["DISTJOB_JOB"], seen["DISTJOB_SLOT"]) == ("vm", job, slot)
+    assert (seen["DISTJOB_VM"], seen["DISTJOB_JOB"]) == ("vm", job)
+    token = int(seen["DISTJOB_TOKEN"])
+    assert Fence.parse(seen["DISTJOB_FENCE"]) == Fence(own, token, token, token)
     with bench.client() as client, client.begin("vm", "modify") as lease:
-        assert 0 < int(seen["DISTJOB_TOKEN"]) < lease.token
+        assert 0 < token < lease.token
 
 
 def test_signals_and_descriptors_are_as_everywhere(bench: Bench) -> None:

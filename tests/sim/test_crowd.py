@@ -17,9 +17,10 @@ from distjob.jobs import Job
 from distjob.protocol.effects import Commit, Effect, Op, Read, Wait, ask
 from distjob.protocol.parts import Wish
 from distjob.testing import users
-from distjob.testing.faults import Network, _Request
+from distjob.testing.faults import Network
 from distjob.testing.machine import Machine, Task
 from distjob.testing.profiles import Profile
+from distjob.testing.request import Request
 from distjob.testing.workers import Worker
 from distjob.testing.world import World
 
@@ -55,9 +56,9 @@ class OneByOne(Network):
 
     def request(self, task: Task, effect: Effect[Any]) -> None:
         self.asked[type(effect)] += 1
-        self.world.after(self.delay(), self._come, _Request(self, task, effect))
+        self.world.after(self.delay(), self._come, Request(self, task, effect))
 
-    def _come(self, request: _Request) -> None:
+    def _come(self, request: Request) -> None:
         self._free = max(self.world.now, self._free) + self.speed.service
         self.world.after(self._free - self.world.now, request.arrive)
 

@@ -35,9 +35,9 @@ FOUND = (
         15,
         (
             (
-                "begin.py",
-                "commit\n            self.expect_late()",
-                "commit\n            self.me.leftovers.pop((self.vm, self.ticket.id), None)",
+                "tries.py",
+                "cancelled while it was under way\n            self.session.doubt(self.vm)",
+                "cancelled\n            pass",
             ),
         ),
     ),
@@ -54,26 +54,14 @@ FOUND = (
         ),
     ),
     Found(
-        "a busy try whose first commit arrives later",
+        "a commit without a reply that arrives when the VM is idle again",
         "late",
         77,
         (
             (
-                "begin.py",
-                "return held\n        self.expect_late()",
-                "return held",
-            ),
-        ),
-    ),
-    Found(
-        "a cancelled end, tidied once",
-        "late",
-        10,
-        (
-            (
-                "keeper.py",
-                "        if due:\n            me.left",
-                "        if True:\n            me.left",
+                "tries.py",
+                "\n                self.session.doubt(self.vm)\n",
+                "\n",
             ),
         ),
     ),
@@ -101,25 +89,13 @@ FOUND = (
         "a withdrawal whose reply was lost, and then the record moved on",
         "late",
         5936,
-        (
-            (
-                "begin.py",
-                "if record.idle or found.waits(self.ticket.id):",
-                "if True:",
-            ),
-        ),
+        (("begin.py", "changed.found if changed.made else waited_in", "changed.found"),),
     ),
     Found(
         "a waiter that was taken out by force, and timed out before it heard",
         "deaf",
         4,
-        (("begin.py", "if record.idle or found.waits(", "if found.waits("),),
-    ),
-    Found(
-        "a job taken by force whose begin is applied once more",
-        "late",
-        2271,
-        (("keeper.py", "while me.held.astray:", "while False:"),),
+        (("begin.py", "changed.found if changed.made else waited_in", "changed.found"),),
     ),
     Found(
         "a request to abort whose reply was lost asks the next job, too",
@@ -131,25 +107,25 @@ FOUND = (
         "a discard whose request was lost, and another has adopted the job",
         "storm",
         739,
-        (("outside.py", "and gone is None and not adopted:", "and gone is None:"),),
+        (("outside.py", "(found is None or found.since != tried.since)", "True"),),
     ),
     Found(
         "an eviction whose reply was lost, and who was evicted asks again",
         "lossy",
         1452,
-        (
-            (
-                "outside.py",
-                "return not (changed.doubted or doubted)",
-                "return changed.committed or not (changed.doubted or doubted)",
-            ),
-        ),
+        (("outside.py", "in (*changed.unheard, changed.found):", "in (changed.found,):"),),
     ),
     Found(
         "an end that was cancelled, and then the client closed",
         "storm",
         1024,
         (("keeper.py", "in leftovers.items():", "in ():"),),
+    ),
+    Found(
+        "an adoption under way while the client closes",
+        "storm",
+        0,
+        (("keeper.py", "    left.update(dict.fromkeys(me.heirs, True))\n", ""),),
     ),
     Found(
         "an end of a session that is not heard of during an outage",
@@ -162,6 +138,12 @@ FOUND = (
                 "pass  #",
             ),
         ),
+    ),
+    Found(
+        "a step that is let in by the commit that ends its job",
+        "deaf",
+        20957,
+        (("../record.py", "return self.sync.ticket is ticket and", "return False and"),),
     ),
 )
 

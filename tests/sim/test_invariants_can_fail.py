@@ -15,6 +15,8 @@ from distjob import line
 from distjob.async_job import adopt, amend
 from distjob.codec import decode, encode
 from distjob.errors import RecordError
+from distjob.fence import Fence, fence_of
+from distjob.jobs import Slot
 from distjob.protocol import begin, change, controller, keeper, outside, owner, waiting
 from distjob.protocol import held as holding
 from distjob.protocol.controller import Controller
@@ -25,8 +27,8 @@ from distjob.record import JobRecord, Verdict
 from distjob.testing import invariants, machine, users
 from distjob.testing.calls import Violated
 from distjob.testing.faults import SimServer
-from distjob.testing.invariants import Watch
 from distjob.testing.memory import MemoryServer
+from distjob.testing.resource import Resource
 from distjob.testing.world import run
 from distjob.ticket import AsyncHolder
 
@@ -81,13 +83,47 @@ def tokens_fall_after_a_loss(patch: Patch) -> None:
 
 
 def guard_lets_all_in(patch: Patch) -> None:
-    patch.setattr(Watch, "admits", staticmethod(lambda highest, token: True))
+    patch.setattr(Resource, "refuses", staticmethod(lambda marks, fence: False))
 
 
 def guard_upside_down(patch: Patch) -> None:
     patch.setattr(
-        Watch, "admits", staticmethod(lambda highest, token: token <= highest or not highest)
+        Resource,
+        "refuses",
+        staticmethod(lambda marks, fence: any(fence.token > mark for mark in marks.values())),
     )
+
+
+def guard_sees_slots_apart(patch: Patch) -> None:
+    """As it was once: a grant raises the marks of its own slots only."""
+
+    def learn(marks: dict[Slot, int], fence: Fence) -> None:
+        marks.update(dict.fromkeys(fence.own, fence.token))
+
+    patch.setattr(Resource, "learn", staticmethod(learn))
+
+
+def guard_sees_slots_as_one(patch: Patch) -> None:
+    """An async job's own calls are refused after its step's, whose token is larger."""
+
+    def broken(record: JobRecord, ticket_id: str) -> Fence:
+        honest = fence_of(record, ticket_id)
+        return Fence(honest.own, *(honest.token for _ in Slot))
+
+    patch.setattr(begin, "fence_of", broken)
+
+
+def left_jobs_are_held(patch: Patch) -> None:
+    """The floor of an async job that was left is still the token of who left it."""
+
+    def broken(record: JobRecord, ticket_id: str) -> Fence:
+        running = record.async_
+        if running is None or not running.left:
+            return fence_of(record, ticket_id)
+        held = msgspec.structs.replace(running, left=None)
+        return fence_of(msgspec.structs.replace(record, async_=held), ticket_id)
+
+    patch.setattr(begin, "fence_of", broken)
 
 
 def slots_ignored(patch: Patch) -> None:
@@ -271,7 +307,8 @@ def adopted_by_two(patch: Patch) -> None:
     def outcome(self, view):
         running = view.record.async_
         if self.adopts and self.verdict is Verdict.NOT_OWNER and running and running.token:
-            return begin.Held(self.vm, running, self.session, self.started)
+            void = fence_of(view.record, running.ticket.id)
+            return begin.Held(self.vm, running, void, self.session, self.started)
         return honest(self, view)
 
     patch.setattr(begin._Attempt, "outcome", outcome)
@@ -417,7 +454,8 @@ def discarded_from_the_living(patch: Patch) -> None:
     def discard(me, vm):
         def edit(record):
             running = record.async_
-            return record.remove([running.ticket.id], today=0.0) if running else record
+            new = record.remove([running.ticket.id], today=0.0) if running else record
+            return new, None
 
         yield from outside._by_hand(me, vm, edit, change.NOBODY)
         return (yield from honest(me, vm))
@@ -439,6 +477,9 @@ CASES: list[tuple[Callable[[Patch], None], str, str]] = [
     (guard_lets_all_in, "guard", "sleep"),
     (deadline_too_late, "guard", "sleep"),
     (guard_upside_down, "guard", "calm"),
+    (guard_sees_slots_apart, "guard", "sleep"),
+    (guard_sees_slots_as_one, "guard", "calm"),
+    (left_jobs_are_held, "guard", "cut"),
     (slots_ignored, "let in", "calm"),
     (mask_ignored, "let in", "calm"),
     (newest_first, "let in", "calm"),

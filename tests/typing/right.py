@@ -21,7 +21,7 @@ from distjob import (
     aio,
 )
 from distjob.config import Settings, load, open_backend
-from distjob.fencing import Guard
+from distjob.fencing import Fence, Guard
 from distjob.hooks import Event, Lost
 from distjob.store import Backend, Store, Versioned
 from distjob.testing.memory import MemoryServer, MemoryStore
@@ -32,8 +32,8 @@ def a_controller(guard: Guard) -> None:
         assert_type(jobs, Client)
         with jobs.begin("vm-42", Job.MODIFY, agent=AgentJob.QUERY, wait=5) as lease:
             assert_type(lease, Lease)
-            guard.admit(lease.vm, Slot.SYNC, lease.token)
-            with guard.exclusively(lease.vm, "agent", lease.token):
+            guard.admit(lease.vm, lease.fence)
+            with guard.exclusively(lease.vm, assert_type(lease.fence, Fence)):
                 lease.check()
         if tried := jobs.try_begin("vm-42", "query"):
             assert_type(tried, Lease)

@@ -23,7 +23,9 @@ def arguments(jobs: Client, guard: Guard) -> None:
     jobs.begin("vm-42", Job.MODIFY, "modify")  # wrong
     jobs.begin("vm-42", Job.MODIFY, timeout=3)  # wrong
     jobs.begin("vm-42", Job.MODIFY, wait="3")  # wrong
-    guard.admit("vm-42", Slot.SYNC, "7")  # wrong
+    guard.admit("vm-42", Slot.SYNC, 7)  # wrong
+    guard.admit("vm-42", 7)  # wrong
+    guard.admit("vm-42", "sync:sync=7,agent=7,async=7")  # wrong
     connect(b"distjob.yaml")  # wrong
 
 

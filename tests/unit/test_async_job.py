@@ -112,7 +112,7 @@ def test_detaching_twice_is_detaching_once_and_nothing_after_the_session_s_end()
 def test_steps_that_wait_go_when_the_job_is_left_and_one_under_way_stays():
     long, record = running(ORPHAN)
     under_way, waits, other = step_of(long), step_of(long), ticket(Job.DESTROY, "s2")
-    record = detach(asking(record, under_way, waits, other), long.id, today=2.0)
+    record = detach(asking(record, under_way, waits, other).at(4), long.id, today=2.0)
     assert record.sync.ticket == under_way
     assert record.queue == (other,)
     assert record.end(under_way.id, today=3.0).sync.ticket == other

@@ -9,10 +9,11 @@ import pytest
 
 from distjob.codec import encode
 from distjob.jobs import Job
-from distjob.protocol.change import HERD, LONGEST, change
+from distjob.protocol.change import change
 from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Commit, Op, Read, Wait
 from distjob.protocol.parts import Wish
+from distjob.protocol.tries import HERD, LONGEST
 from distjob.record import JobRecord
 from distjob.store import Committed, Stale, Versioned
 from distjob.ticket import Owner
@@ -59,7 +60,7 @@ class Store:
         session = me.opened("mine", clock.now)
         ticket = me.ticket(session, Wish("x", job=Job.MODIFY))
         self.op: Op[Any] = change(
-            me, session, "vm", lambda record: record.request(ticket, today=0.0)[1], until=until
+            me, session, "vm", lambda record: record.request(ticket, today=0.0)[::-1], until=until
         )
         self.asked: Any = next(self.op)
 

@@ -188,18 +188,18 @@ def test_each_takes_its_own_members_and_their_texts(client: Any) -> None:
 
 
 def test_a_guard_takes_slots_only(tmp_path: Any) -> None:
-    with Guard(tmp_path / "marks.db") as guard:
+    with Guard(tmp_path / "marks.db", volatile=True) as guard:
         for value, shown in (
             (Job.ASYNC, "Job.ASYNC"),
             (Mine.SYNC, "Mine.SYNC"),
             ("async nested", "'async nested'"),
         ):
             with pytest.raises(BadRequest) as error:
-                guard.admit("vm", value, 7)
+                guard.highest("vm", value)
             assert str(error.value).startswith(f"VM 'vm': {shown} is ")
             assert str(error.value).endswith(" (known here: sync, agent, async)")
         with pytest.raises(BadRequest, match=r"'snyc' is not a slot; did you mean 'sync'\?"):
-            guard.admit("vm", "snyc", 7)
+            guard.highest("vm", "snyc")
         assert guard.highest("vm", "async") == guard.highest("vm", Slot.SYNC) == 0
 
 

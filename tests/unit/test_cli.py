@@ -58,6 +58,9 @@ def python(script: str) -> subprocess.CompletedProcess[str]:
         (("adopt",), "detached again"),
         (("discard",), "its owner lives"),
         (("evict",), "stop it first if you can"),
+        (("guard",), "on a local disk of the host that makes the changes"),
+        (("guard", "admit"), "Anything else: not admitted, change nothing"),
+        (("guard", "forget"), "whoever comes first is admitted"),
         (("config", "check"), "78"),
         (("config", "path"), "Connects to nothing and makes nothing"),
         (("config", "schema"), "JSON Schema"),
@@ -429,3 +432,61 @@ def test_config_check_names_the_one_error(tmp_path: Path) -> None:
 def test_config_schema_is_json() -> None:
     schema = json.loads(invoke("config", "schema").output)
     assert {"namespace", "job", "session", "backend", "sqlite"} <= set(schema["properties"])
+
+
+# -- guard ----------------------------------------------------------------------------------------
+
+
+def test_a_guard_in_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def guard(command: str, *words: str, **variables: str) -> tuple[int, str]:
+        for name in ("DISTJOB_VM", "DISTJOB_FENCE"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        done = invoke("guard", command, "--volatile", tmp_path / "marks.db", *words)
+        return done.exit_code, done.output
+
+    old, new = "async:sync=5,agent=5,async=5", "sync:sync=7,agent=7,async=7"
+    assert guard("admit", DISTJOB_VM="vm", DISTJOB_FENCE=old) == (0, "")
+    assert guard("admit", "--vm", "vm", "--fence", new) == (0, "")
+    code, said = guard("admit", DISTJOB_VM="vm", DISTJOB_FENCE=old)
+    assert (code, said.count("\n")) == (1, 1)
+    assert said.startswith("distjob: token 5 of VM 'vm' (async slot) is stale: ")
+    assert guard("marks", "vm") == (0, "sync\t7\nagent\t7\nasync\t7\n")
+    assert guard("admit", DISTJOB_VM="other", DISTJOB_FENCE=old) == (0, "")
+    assert guard("forget", "vm") == (0, "VM 'vm': forgotten\n")
+    assert guard("admit", DISTJOB_VM="vm", DISTJOB_FENCE=old) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("variables", "code", "said"),
+    [
+        ({"DISTJOB_VM": "vm"}, 2, "Missing option '--fence'"),
+        ({"DISTJOB_FENCE": "sync:sync=7,agent=7,async=7"}, 2, "Missing option '--vm'"),
+        ({"DISTJOB_VM": "vm", "DISTJOB_FENCE": ""}, 2, "Missing option '--fence'"),
+        ({"DISTJOB_VM": "vm", "DISTJOB_FENCE": "7"}, 2, "'7' is no fence: one looks like 'sync:"),
+    ],
+)
+def test_a_guard_admits_nothing_on_a_guess(
+    variables: dict[str, str],
+    code: int,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("DISTJOB_VM", "DISTJOB_FENCE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    done = invoke("guard", "admit", "--volatile", tmp_path / "marks.db")
+    assert done.exit_code == code
+    assert said in done.output
+
+
+def test_a_guards_file_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "marks.db").write_bytes(b"not a database" * 100)
+    words = ("--volatile", tmp_path / "marks.db", "--vm", "vm", "--fence")
+    done = invoke("guard", "admit", *words, "sync:sync=7,agent=7,async=7")
+    assert done.exit_code == 65
+    missing = tmp_path / "no" / "marks.db"
+    assert invoke("guard", "marks", "--volatile", missing, "vm").exit_code == 75

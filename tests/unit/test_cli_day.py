@@ -62,7 +62,7 @@ def process(*words: object, **more: Any) -> subprocess.CompletedProcess[str]:
     ("words", "unneeded"),
     [
         (("-c", "import distjob"), {"msgspec", "yaml", "importlib.metadata", "asyncio", "logging"}),
-        (("-c", "import distjob.fencing"), {"msgspec", "yaml", "importlib.metadata", "asyncio"}),
+        (("-c", "import distjob.fencing"), {"yaml", "importlib.metadata", "asyncio"}),
         (("-c", "from distjob import connect"), {"yaml", "importlib.metadata", "asyncio"}),
         (("-m", "distjob", "--help"), {"msgspec", "yaml", "rich", "importlib.metadata", "asyncio"}),
     ],

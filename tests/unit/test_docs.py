@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import click
 import pytest
 
-from distjob import Client
+from distjob import Client, fencing
 from distjob.cli.app import cli
 from distjob.config import load
 from distjob.config.promises import table
@@ -131,6 +131,7 @@ def test_every_block_is_of_a_kind_that_is_checked(block: Block) -> None:
 )
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fencing, "IN_MEMORY", frozenset())  # where this folder may be
     settings = "{namespace: docs, job: {wait: 5}, sqlite: {path: %s}}"
     Path("distjob.yaml").write_text(settings % (tmp_path / "jobs.db"))
     names: dict[str, Any] = {"__name__": "docs"}
@@ -155,7 +156,9 @@ def test_yaml_blocks_load(block: Block, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("words", OURS)
-def test_commands_of_distjob_parse(words: list[str]) -> None:
+def test_commands_of_distjob_parse(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTJOB_VM", "vm")  # as `distjob run` does
+    monkeypatch.setenv("DISTJOB_FENCE", "sync:sync=1,agent=1,async=1")
     _parse(cli, words[0], words[1:])
 
 

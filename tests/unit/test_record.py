@@ -132,11 +132,23 @@ def test_steps_that_wait_go_with_their_async_job_and_one_under_way_stays():
     long = ticket(Job.ASYNC, kind=AsyncJob.SAVE)
     steps = [ticket(Job.ASYNC_NESTED, kind=AsyncJob.SAVE, parent=long.id) for _ in range(2)]
     modify = ticket(Job.MODIFY)
-    record = waiting(granted(JobRecord(), long, steps[0]), steps[1], modify)
+    record = waiting(granted(JobRecord(), long, steps[0]), steps[1], modify).at(4)
     record = record.end(long.id, today=0.0)
     assert record.sync.ticket == steps[0]
     assert record.queue == (modify,)
     assert record.end(steps[0].id, today=0.0).sync.ticket == modify
+
+
+def test_a_step_that_is_let_in_by_the_commit_that_ends_its_job_is_not():
+    """One commit takes out the dead holder of the sync slot, and ends the async job."""
+    long, dead = ticket(Job.ASYNC, kind=AsyncJob.SAVE), ticket(Job.QUERY, session="dead")
+    step, modify = ticket(Job.ASYNC_NESTED, kind=AsyncJob.SAVE, parent=long.id), ticket(Job.MODIFY)
+    record = waiting(granted(JobRecord(), long, dead), step, modify).at(4)
+    let_in = record.evict({"dead"}, today=0.0)
+    assert let_in.sync.ticket == step
+    ended = let_in.end(long.id, today=0.0)
+    assert ended.sync.ticket == modify
+    assert not ended.queue
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import pytest
 from distjob import clock
 from distjob.config import backends, load
 from distjob.errors import BackendUnavailable, ConfigError, DistjobError, RecordError
+from distjob.filesystems import filesystems
 from distjob.store import ABSENT, Committed, Gone, Store
 from distjob_sqlite import SqliteSettings, backend, database
 
@@ -167,8 +168,8 @@ def test_another_layout(connect: Connect, path: Path) -> None:
 
 
 def test_network_file_system(connect: Connect, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (kind,) = database._filesystem(path.parent)
-    monkeypatch.setattr(database, "_NETWORK_FILESYSTEMS", {kind})
+    (kind,) = filesystems(path.parent)
+    monkeypatch.setattr(database, "NETWORK", {kind})
     with pytest.raises(ConfigError, match=f"is on {kind}: SQLite serves one host"):
         connect()
     assert not path.exists()
