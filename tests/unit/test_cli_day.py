@@ -233,6 +233,49 @@ def test_ls_filters_and_sorts(config: Path, tmp_path: Path, client: Client) -> N
     assert none == "nothing that is under way is like that\n"
 
 
+def test_ls_takes_vms(config: Path, client: Client) -> None:
+    client.begin("vm-1", "modify")
+    client.begin("vm-2", "modify")
+    words = ("--no-header", "--columns", "vm", "--config", config)
+    assert invoke("ls", "vm-2", "idle", *words).output == "vm-2\n"
+    assert invoke("ls", "idle", *words).output == "nothing that is under way is like that\n"
+
+
+def test_an_argument_is_called_by_its_name() -> None:
+    result = invoke("adopt", "vm", "frob", "--", "true")
+    assert result.exit_code == 2
+    assert "Invalid value for 'KIND': 'frob' is none of migration out, " in result.stderr
+
+
+def test_what_is_broken_is_said_once(config: Path, client: Client) -> None:
+    for more, count in (((), 0), (("-v",), 1)):
+        client.begin("vm", "modify")
+        words = ("evict", "vm", "--all", "--yes", "--config", config, *more)
+        done = process(*words, capture_output=True)
+        assert done.returncode == 0
+        assert done.stdout.count("broken: ") == 1
+        assert done.stderr.count("was taken out by force") == count
+
+
+SAYS = """
+import logging, sys
+from distjob.cli.output import log_to_stderr, mute_stores
+log_to_stderr({verbose})
+mute_stores()
+for name in "distjob", "distjob.redis":
+    logging.getLogger(name).warning("a warning of %s", name)
+    logging.getLogger(name).error("an error of %s", name)
+"""
+
+
+@pytest.mark.parametrize(("verbose", "count"), [(0, 3), (1, 4)])
+def test_who_only_looks_is_not_told_how_a_server_could_be_better(verbose: int, count: int) -> None:
+    command = [sys.executable, "-c", SAYS.format(verbose=verbose)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert len(done.stderr.splitlines()) == count
+    assert ("a warning of distjob.redis" in done.stderr) == bool(verbose)
+
+
 # -- the table -------------------------------------------------------------------------------------
 
 
@@ -335,6 +378,8 @@ def test_shells_complete(config: Path, client: Client) -> None:
     assert _completed("distjob status w", DISTJOB_CONFIG=str(config)) == ["web-1"]
     assert _completed(f"distjob evict --config {config} d") == ["db-1"]
     assert _completed("distjob status w", DISTJOB_CONFIG=f"{config}.missing") == []
+    config.write_text(config.read_text() + "controller: $NAME\n")  # which is a warning
+    assert _completed("distjob ls web-1 d", DISTJOB_CONFIG=str(config)) == ["db-1"]
 
 
 # -- a full disk -----------------------------------------------------------------------------------
