@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -12,7 +12,6 @@ from distjob.backend.opened import Blocking
 from distjob.config import backends
 from distjob.errors import BackendUnavailable
 from distjob.store import AsyncStore, Committed, Event, Store
-from distjob.testing.onloop import LoopThread, OnLoop
 from distjob_etcd import EtcdSettings
 from distjob_etcd.feed import EtcdFeed
 from distjob_etcd.source import EtcdSource
@@ -29,22 +28,6 @@ def opened(section: EtcdSettings, namespace: str, ttl: float = TTL) -> Blocking:
 async def opened_async(section: EtcdSettings, namespace: str, ttl: float = TTL) -> AsyncStore:
     """The same for the event loop that runs."""
     return await backends.connect_async("etcd", section, namespace, ttl)
-
-
-class InLoop(OnLoop):
-    """In a loop that all stores of a test share: older gRPC grumbles where there are several."""
-
-    def __init__(self, thread: LoopThread, connect: Callable[[], Awaitable[AsyncStore]]) -> None:
-        self._thread = thread
-        self.store = thread.run(_awaited(connect))
-        self.guarantees = self.store.guarantees
-
-    def close(self) -> None:
-        self._thread.run(self.store.close())
-
-
-async def _awaited(connect: Callable[[], Awaitable[AsyncStore]]) -> AsyncStore:
-    return await connect()
 
 
 def source_of(store: Any) -> EtcdSource:

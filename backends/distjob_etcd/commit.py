@@ -1,27 +1,22 @@
 """A commit and a settling: the transactions that are asked of etcd, and what its answers mean.
 
-Each session has a number: how often its owner key was written. Its commits name the number that
-was last known; settling raises it. So a commit that was sent before, and arrives later, names one
-that is not the session's any more, and changes nothing. A number that is right says, too, that the
-author lives, as the key ends with its lease.
+A session's number (see `distjob.backend.settling`) is how often its owner key was written. One that
+is right says, too, that the author lives, as the key ends with its lease.
 
-Pure, but for the lock of `Numbers`. Knows nothing of errors of gRPC.
+Pure. Knows nothing of errors of gRPC.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
+from distjob.backend.settling import FIRST
 from distjob.errors import RecordError
 from distjob.store import ABSENT, Committed, Gone, Reply, Settled, Stale
 from distjob_etcd import rpc_pb2 as rpc
 from distjob_etcd.guarantees import LARGEST
 from distjob_etcd.layout import LARGEST_ASKED, Layout, letter, versioned
-
-FIRST = 1
-"""The number of a session that was never settled: its owner key was written once."""
 
 
 class Commit(NamedTuple):
@@ -110,30 +105,6 @@ def settling(layout: Layout, session: str, number: int) -> rpc.TxnRequest:
 def settled(answer: rpc.TxnResponse, number: int) -> int:
     """The session's number after `settling`; 0 if it has ended, and with it all that it has sent"""
     return number + 1 if answer.succeeded else _version(answer.responses[0].response_range)
-
-
-class Numbers:
-    """What is known of each session's number. It never falls, whoever learns it last.
-
-    Else a commit could be under way that names a larger one than a later settling knows of. So the
-    lock, which is held for moments.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._known: dict[str, int] = {}
-
-    def of(self, session: str) -> int:
-        """What is to be named by a commit of ``session``."""
-        return self._known.get(session, FIRST)
-
-    def learn(self, session: str, number: int) -> None:
-        """The store has told it; 0: the session has ended."""
-        with self._lock:
-            if number:
-                self._known[session] = max(number, self.of(session))
-            else:
-                self._known.pop(session, None)
 
 
 def _is_at(key: bytes, version: int) -> rpc.Compare:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequen
 
 import msgspec
 
+from distjob.backend.settling import FIRST, Numbers
 from distjob.backend.source import Fault, Feed
 from distjob.backend.world import World
 from distjob.errors import ConfigError, RecordError
@@ -21,7 +22,7 @@ from distjob.store import ABSENT, Guarantees, Reply, Settled, Versioned
 from distjob_etcd import rpc_pb2 as rpc
 from distjob_etcd.client.cluster import Cluster
 from distjob_etcd.client.members import GRANT, KEEP_ALIVE, MEMBERS, RANGE, REVOKE, STATUS, TXN
-from distjob_etcd.commit import FIRST, Commit, Numbers, number_in, settled, settling
+from distjob_etcd.commit import Commit, number_in, settled, settling
 from distjob_etcd.faults import EtcdFault
 from distjob_etcd.feed import EtcdFeed
 from distjob_etcd.guarantees import CLUSTER, SINGLE

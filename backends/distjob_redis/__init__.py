@@ -2,26 +2,18 @@
 
 One server, a primary behind sentinels, or a cluster.
 
-    settings.py      the keys of the ``redis`` section; url.py: ``redis.url``, taken apart
-    guarantees.py    what each of the three promises, as data
-    store.py         the blocking store; aio.py: the one on asyncio
-    verbs.py         the verbs of `distjob.store.AsyncStore`, and of `Store`: written once
-    commit.lua       the one script: compare, set, wake
-    keys.py          the keys and their layout
-    sessions.py      sessions, in one shard or in several; mail.py: what they were sent
-    connecting.py    what is checked and agreed on at connect
-    topology.py      where keys are: one server; sentinel.py, cluster.py: the others
-    server.py        one server: how it is asked; clients.py: how it is connected to
-    answers.py       what redis-py's errors mean
-    subscription.py  a client's channels on one server, and noticing that they were cut
-    ears.py          all of them at once
-    links.py         what all that stands on, which blocks or awaits:
-    blocking.py        a server, a subscription's connection, and how one waits, in threads
-    pipeline.py        a server on asyncio, whose tasks share round trips
-    hearing.py         a subscription's connection, and how one waits, on asyncio
-    wire.py            a connection on asyncio; packing.py: what is sent there
-    examine.py       what ``distjob doctor`` says of the servers
+    settings.py    the keys of the ``redis`` section, and the recipe; url.py: ``redis.url``
+    guarantees.py  what each of the three promises, as data
+    source.py      the verbs: `distjob.backend.source.Source`; begin here
+    layout.py      the keys, and how values, sessions and wake-ups are written; pure
+    commit.lua     the script of a commit: compare, set, wake; settle.lua: that of a settling
+    feed.py        what the servers tell: wake-ups, and another primary
+    connecting.py  what is checked and agreed on at connect, and a rehearsal
+    faults.py      what redis-py's errors mean
+    doctor.py      what an operator should know of the servers
+    client/        a client that does not lie, for one server, sentinels, a cluster
 
+A source is one server, or one slot of a cluster, with a session of its own: shards fail alone.
 Held as long as the servers keep their word: a Redis that is restarted without append-only file, or
 a replica that takes over, may have forgotten writes that were acknowledged, and with them who
 holds what. Versions (tokens) go on rising even then, so that a guard at the resource still
@@ -31,44 +23,48 @@ longer than that took.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Coroutine, Iterable
+from typing import TYPE_CHECKING, Any
 
 from distjob.sections import check_timeout
-from distjob.store import AsyncStore, Backend, Finding, Store
+from distjob.store import Backend, Finding
 from distjob_redis.guarantees import PROMISES
-from distjob_redis.settings import ClusterSettings, RedisSettings, SentinelSettings
+from distjob_redis.settings import ClusterSettings, RedisRecipe, RedisSettings, SentinelSettings
 
-__all__ = ["ClusterSettings", "RedisSettings", "SentinelSettings", "backend"]
+if TYPE_CHECKING:
+    from distjob.backend.source import Source
+    from distjob.backend.world import World
 
-
-def _connect(settings: RedisSettings, namespace: str, ttl: float) -> Store:
-    from distjob_redis.store import connect  # redis-py is an extra
-
-    return connect(settings, namespace, ttl)
+__all__ = ["ClusterSettings", "RedisRecipe", "RedisSettings", "SentinelSettings", "backend"]
 
 
-async def _connect_async(settings: RedisSettings, namespace: str, ttl: float) -> AsyncStore:
-    from distjob_redis.aio import connect
+def _source(
+    settings: RedisSettings, namespace: str, ttl: float, world: World, shard: int
+) -> Coroutine[Any, Any, Source]:
+    from distjob_redis.connecting import connected  # redis-py is an extra
 
-    return await connect(settings, namespace, ttl)
+    return connected(settings, namespace, ttl, world, shard)
 
 
-def _examine(store: Any) -> Iterable[Finding]:
-    from distjob_redis.examine import examine
-
-    return examine(store.topology)
+def _shards(settings: RedisSettings) -> int:
+    return settings.cluster.shards if settings.cluster else 1
 
 
 def _check(settings: RedisSettings, ttl: float) -> None:
     check_timeout(settings.timeout, ttl)
 
 
+def _examine(store: Any) -> Iterable[Finding]:
+    from distjob_redis.doctor import examine
+
+    return examine(store.verbs.source.place)
+
+
 backend = Backend(
     settings=RedisSettings,
     check=_check,
-    connect=_connect,
-    connect_async=_connect_async,
+    source=_source,
+    shards=_shards,
     extra="redis",
     promises=PROMISES,
     examine=_examine,

@@ -2,136 +2,193 @@
 
 The first controller writes the layout into the namespace, and each checks it against its own:
 how values are kept, among how many shards, and how sessions are woken. Two controllers that saw
-that differently would not see each other's jobs.
+that differently would not see each other's jobs. Then all that will ever be sent is sent once.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from distjob.errors import BackendUnavailable, ConfigError
-from distjob_redis import clients, cluster, sentinel
-from distjob_redis.keys import FORMAT, Keys
-from distjob_redis.links import World
-from distjob_redis.server import check, numbers
-from distjob_redis.settings import RedisSettings, address
-from distjob_redis.topology import Single, Topology
+from distjob.backend.source import Fault
+from distjob.backend.world import World
+from distjob.errors import ConfigError
+from distjob.store import ABSENT
+from distjob_redis.client.cluster import Cluster, Slot
+from distjob_redis.client.making import Maker
+from distjob_redis.client.sentinel import Primary
+from distjob_redis.client.server import Command, Place, all_of
+from distjob_redis.faults import RedisFault
+from distjob_redis.guarantees import PROMISES
+from distjob_redis.layout import COMMIT, FORMAT, SETTLE, Layout, session_value
+from distjob_redis.settings import RedisSettings
+from distjob_redis.source import RedisSource
 
 log = logging.getLogger("distjob.redis")
 
+OLDEST = (6, 2)
 SHARDED_WAKES = (7, 0)
 """The first version with SPUBLISH. Before, a cluster carries each wake-up to all of its nodes."""
 _LAYOUT = re.compile(rb"(\d+) shards=(\d+) wake=(PUBLISH|SPUBLISH)")
 
 
-class Agreed(msgspec.Struct, frozen=True):
-    """What is the same for all controllers of a namespace, and what the servers have."""
+async def connected(
+    settings: RedisSettings, namespace: str, ttl: float, world: World, shard: int
+) -> RedisSource:
+    """The source of servers that can be used. Raises `ConfigError`, `Fault`; then all is closed."""
+    shards = settings.cluster.shards if settings.cluster else 1
+    layout = Layout(namespace, shard if shards > 1 else None)
+    place = place_of(settings, world, layout.prefix)
+    try:
+        facts = await _facts(place)
+        await _agree(place, layout, shards, facts)
+        durable = all(bool(one.get("aof_enabled")) for one in facts)
+        promised = msgspec.structs.replace(PROMISES[place.kind], durable=durable)
+        source = RedisSource(place, layout, promised, world, ttl)
+        await _rehearse(place, layout, source.name)
+    except BaseException:
+        await place.close()
+        raise
+    return source
 
-    shards: Sequence[Keys]
-    sharded_wakes: bool
-    durable: bool
 
-
-def topology_for(settings: RedisSettings, world: World) -> Topology:
-    """The servers that the settings name; closed by its `close`. Raises `ConfigError`."""
-    driver = world.driver
+def place_of(settings: RedisSettings, world: World, prefix: bytes) -> Place:
+    """What the settings name, for keys that begin with ``prefix``. Raises `ConfigError`."""
+    maker = Maker(settings, world)
     if settings.sentinel is not None:
-        watching = clients.sentinels_for(settings, settings.sentinel, driver)
-        servers = [world.server(client, owned=True) for client in watching]
-        asked = sentinel.Sentinels(servers, settings.sentinel.name)
-        return sentinel.Primary(asked, clients.model_for(settings, driver), world)
+        return Primary(maker, settings.sentinel)
     if settings.cluster is not None:
-        seeds = [address(host, 6379) for host in settings.cluster.hosts]
-        return cluster.Cluster(seeds, clients.model_for(settings, driver), world)
-    return Single(world.server(clients.client_for(settings, driver), owned=True), world)
+        return Slot(Cluster(maker, settings.cluster), prefix)
+    return maker.single()
 
 
-def topology_of(client: Any, world: World) -> Topology:
-    """The servers that a client of the user's leads to. Raises `ConfigError`."""
-    driver = world.driver
-    if isinstance(client, Single | sentinel.Primary | cluster.Cluster):
-        return client
-    if not isinstance(client, driver.client | driver.cluster):
-        kind = type(client)
-        msg = (
-            f"a {kind.__module__}.{kind.__name__} can't be used here: redis.asyncio's clients are "
-            "for asyncio, redis-py's others for threads"
-        )
-        raise ConfigError(msg)
-    clients.check_client(client)
-    if isinstance(client, driver.cluster):
-        return cluster.of_client(client, world)
-    if isinstance(client.connection_pool, driver.sentinel_pool):
-        return sentinel.of_client(client, world)
-    return Single(world.server(client), world)
-
-
-async def agree(topology: Topology, namespace: str, shards: int) -> Agreed:
-    """Check the servers, and the layout. Raises `ConfigError`, `BackendUnavailable`."""
-    in_cluster = topology.kind == "cluster"
-    first = Keys(namespace, None, topology)
-    facts = await _facts(topology)
-    wakes = all(numbers(str(one["redis_version"])) >= SHARDED_WAKES for one in facts)
-    wake = b"SPUBLISH" if in_cluster and wakes else b"PUBLISH"
-    layout = b"%d shards=%d wake=%s" % (FORMAT, shards, wake) if in_cluster else b"%d" % FORMAT
-    key = first.prefix + b"format"
-    _, found = await first.place.ask_all([("SET", key, layout, "NX"), ("GET", key)])
-    if found != layout:
-        wake = _accepted(topology, found, layout, sharded_wakes=wakes)
-    return Agreed(
-        shards=(
-            (first,)
-            if shards == 1
-            else tuple(Keys(namespace, number, topology) for number in range(shards))
-        ),
-        sharded_wakes=wake == b"SPUBLISH",
-        durable=all(bool(one.get("aof_enabled")) for one in facts),
-    )
-
-
-async def _facts(topology: Topology) -> list[dict[str, Any]]:
+async def _facts(place: Place) -> list[Mapping[str, Any]]:
     """INFO of every server, checked. Of a cluster, a part may be down."""
-    found: list[dict[str, Any]] = []
-    failure: BackendUnavailable | None = None
-    for server in await topology.servers():
+    found: list[Mapping[str, Any]] = []
+    failure: Fault | None = None
+    for server in await place.servers():
         try:
-            facts = dict(await server.info())
-            check(facts, server.name, cluster=topology.kind == "cluster")
+            facts = await server.info()
+            check(facts, server.name, cluster=place.kind == "cluster")
             found.append(facts)
-        except BackendUnavailable as error:
-            failure = error
-            if topology.kind == "cluster":
-                log.warning("%s: what is there can't be used until it is back", error)
+        except Fault as fault:
+            failure = fault
+            if place.kind == "cluster":
+                log.warning("%s: what is there can't be used until it is back", fault)
     if not found and failure is not None:
         raise failure
     return found
 
 
-def _accepted(
-    topology: Topology, found: bytes | None, layout: bytes, *, sharded_wakes: bool
-) -> bytes:
-    """How to wake in a namespace that another has set up otherwise. Raises `ConfigError`."""
-    ours, theirs = _LAYOUT.fullmatch(layout), _LAYOUT.fullmatch(found or b"")
-    where = f"Redis at {topology.name}"
-    if ours and theirs and ours[1] == theirs[1]:
-        if ours[2] != theirs[2]:
-            msg = (
-                f"{where}: this namespace has {theirs[2].decode()} shards, redis.cluster.shards is "
-                f"{ours[2].decode()} here: set the same on every controller"
-            )
-            raise ConfigError(msg)
-        if theirs[3] == b"SPUBLISH" and not sharded_wakes:
-            msg = f"{where}: this namespace needs version {SHARDED_WAKES[0]} on every node"
-            raise ConfigError(msg)
-        return theirs[3]
-    shown = "?" if found is None else found.decode(errors="replace")
-    msg = (
-        f"{where}: this namespace is kept in format {shown}, this distjob reads format "
-        f"{layout.decode()}: run the same version with the same settings on every controller"
-    )
-    raise ConfigError(msg)
+async def _agree(place: Place, layout: Layout, shards: int, facts: list[Mapping[str, Any]]) -> None:
+    """Set how sessions are woken. Raises `ConfigError` if others keep the namespace otherwise."""
+    sharded = all(numbers(str(one["redis_version"])) >= SHARDED_WAKES for one in facts)
+    ours, where = b"%d" % FORMAT, place
+    if isinstance(place, Slot):
+        wake = b"SPUBLISH" if sharded else b"PUBLISH"
+        ours += b" shards=%d wake=%s" % (shards, wake)
+        where = Slot(place.cluster, layout.format)  # of all shards: it is in a slot of its own
+    asked = [("SET", layout.format, ours, "NX"), ("GET", layout.format)]
+    _, found = all_of(await where.ask_each(asked, change=True))
+    if found != ours:
+        _check_layout(f"Redis at {place.name}", found or b"?", ours, sharded=sharded)
+    if found.endswith(b"wake=SPUBLISH"):
+        layout.publish = ("SPUBLISH",)
+
+
+def _check_layout(where: str, found: bytes, ours: bytes, *, sharded: bool) -> None:
+    """Whether a namespace that another has set up otherwise can be used. Raises `ConfigError`."""
+    mine, theirs = _LAYOUT.fullmatch(ours), _LAYOUT.fullmatch(found)
+    if mine is None or theirs is None or mine[1] != theirs[1]:
+        msg = (
+            f"{where}: this namespace is kept in format {found.decode(errors='replace')}, this "
+            f"distjob reads format {ours.decode()}: run the same version with the same settings on "
+            "every controller"
+        )
+        raise ConfigError(msg)
+    if mine[2] != theirs[2]:
+        msg = (
+            f"{where}: this namespace has {theirs[2].decode()} shards, redis.cluster.shards is "
+            f"{mine[2].decode()} here: set the same on every controller"
+        )
+        raise ConfigError(msg)
+    if theirs[3] == b"SPUBLISH" and not sharded:
+        msg = f"{where}: this namespace needs version {SHARDED_WAKES[0]} on every node"
+        raise ConfigError(msg)
+
+
+async def _rehearse(place: Place, layout: Layout, name: str) -> None:
+    """Send now, not with a job held, all that will ever be sent, in one round trip.
+
+    With a session of one's own, number 0, and a VM that is called nothing and gets no value. What
+    is not here was sent before: INFO, and what finds the servers; SUBSCRIBE comes next.
+    """
+    me = f"{name}.0"
+    key = layout.session(me)
+    commit = layout.commit("", ABSENT, None, (me, me))
+    commands: list[Command] = [
+        ("SET", key, session_value("0", ""), "PX", 1000),
+        ("GET", key),
+        ("PEXPIRE", key, 1000),
+        ("PTTL", key),
+        ("TIME",),
+        ("SCAN", 0, "MATCH", layout.vms + b"*", "COUNT", 1),
+        (*(layout.publish or ("PUBLISH",)), layout.session(name), b""),
+        ("PING",),
+        ("DEL", layout.vm("")),
+        # Last, as a script is refused without the name of what it may not do.
+        ("EVAL", COMMIT.text, *commit),
+        ("EVALSHA", COMMIT.digest, *commit),
+        ("EVAL", SETTLE.text, 1, key, 1),
+        ("EVALSHA", SETTLE.digest, 1, key, 2),
+        ("DEL", key),
+    ]
+    replies = await place.ask_each(commands, change=True)
+    for command, reply in zip(commands, replies, strict=True):
+        if isinstance(reply, RedisFault):
+            text = f"{reply.text} (in rehearsing {command[0]})"
+            raise RedisFault(text, reply.advice, why=reply.why, unfit=reply.unfit)
+
+
+def check(facts: Mapping[str, Any], name: str, *, cluster: bool = False) -> None:
+    """Refuse a server (its INFO) that can't keep the store's word. Raises `ConfigError`."""
+    where = f"Redis at {name}"
+    version = str(facts.get("redis_version", "0"))
+    if numbers(version) < OLDEST:
+        msg = f"{where} is version {version}: {OLDEST[0]}.{OLDEST[1]} or later is needed"
+        raise ConfigError(msg)
+    if facts.get("redis_mode") == "sentinel":
+        msg = f"{where} is a sentinel: name it in redis.sentinel.hosts"
+        raise ConfigError(msg)
+    if facts.get("role") != "master":
+        primary = f"{facts.get('master_host')}:{facts.get('master_port')}"
+        if cluster:  # as it just said that it is none: somebody moves the cluster about
+            raise RedisFault(f"{where} is a replica of {primary} by now")
+        msg = f"{where} is a replica of {primary}: point redis.url at the primary"
+        raise ConfigError(msg)
+    if facts.get("cluster_enabled") and not cluster:
+        msg = f"{where} is a node of a Redis Cluster: name it in redis.cluster.hosts"
+        raise ConfigError(msg)
+    policy = facts.get("maxmemory_policy")
+    # Every volatile-* policy too: session keys are just those that carry a TTL.
+    if facts.get("maxmemory") and policy != "noeviction":
+        msg = (
+            f"{where} has maxmemory-policy {policy}, which throws away sessions and jobs when "
+            "memory is short: set maxmemory-policy noeviction, or use another server"
+        )
+        raise ConfigError(msg)
+    if not facts.get("aof_enabled"):
+        log.warning(
+            "%s has no append-only file: jobs that are held when it restarts are forgotten; "
+            "set appendonly yes",
+            where,
+        )
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version."""
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())

@@ -6,29 +6,23 @@ Knows nothing of redis-py: settings are checked, and their schema printed, where
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
 
+from distjob.backend.transport import (
+    TLS_FILES,
+    CaFile,
+    CertFile,
+    KeyFile,
+    Private,
+    Timeout,
+    Word,
+)
 from distjob.sections import Mistake, host_and_port
 from distjob_redis.url import MOST_DB, taken_apart
 
-_File = Annotated[
-    str,
-    msgspec.Meta(
-        max_length=4096,
-        pattern=r"^[^\x00]*\Z",
-        extra={"right": "a path of at most 4096 characters, none of them NUL"},
-    ),
-]
-_Word = Annotated[
-    str,
-    msgspec.Meta(
-        max_length=4096,
-        pattern=r"^[^\x00]*\Z",
-        extra={"right": "text of at most 4096 characters, none of them NUL"},
-    ),
-]
 _Host = Annotated[
     str,
     msgspec.Meta(
@@ -45,26 +39,7 @@ DEFAULT_URL = "redis://localhost:6379/0"
 SHARDS = 8
 
 
-class _Quiet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A Struct whose repr leaves out what is not set, and blots out passwords."""
-
-    def __rich_repr__(self) -> Any:
-        """The fields, for rich and for `__repr__`."""
-        for field in msgspec.structs.fields(self):
-            value = getattr(self, field.name)
-            if field.name == "password":
-                value = value and "***"
-            if field.name == "url":
-                value = redacted(value)
-            if value != field.default:
-                yield field.name, value
-
-    def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
-        return f"{type(self).__name__}({fields})"
-
-
-class SentinelSettings(_Quiet, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SentinelSettings(Private, frozen=True, kw_only=True):
     """The sentinels that say which server is the primary. ``hosts`` must be given."""
 
     hosts: Annotated[
@@ -84,9 +59,9 @@ class SentinelSettings(_Quiet, frozen=True, kw_only=True, forbid_unknown_fields=
             description="What the sentinels call the primary (`sentinel monitor NAME ...`).",
         ),
     ] = "distjob"
-    user: Annotated[_Word, msgspec.Meta(description="ACL user at the sentinels, if any.")] = ""
+    user: Annotated[Word, msgspec.Meta(description="ACL user at the sentinels, if any.")] = ""
     password: Annotated[
-        _Word, msgspec.Meta(description="Password at the sentinels, if they ask for one.")
+        Word, msgspec.Meta(description="Password at the sentinels, if they ask for one.")
     ] = ""
 
     def __post_init__(self) -> None:
@@ -96,7 +71,7 @@ class SentinelSettings(_Quiet, frozen=True, kw_only=True, forbid_unknown_fields=
         _check_login(self)
 
 
-class ClusterSettings(_Quiet, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ClusterSettings(Private, frozen=True, kw_only=True):
     """A Redis Cluster. ``hosts`` must be given."""
 
     hosts: Annotated[
@@ -122,7 +97,7 @@ class ClusterSettings(_Quiet, frozen=True, kw_only=True, forbid_unknown_fields=T
             address(host, 6379)
 
 
-class RedisSettings(_Quiet, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RedisSettings(Private, frozen=True, kw_only=True):
     """Where Redis or Valkey is (6.2 or later): ``url``, ``sentinel`` or ``cluster``."""
 
     url: Annotated[
@@ -146,10 +121,10 @@ class RedisSettings(_Quiet, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = None
     cluster: Annotated[ClusterSettings | None, msgspec.Meta(description="A Redis Cluster.")] = None
     user: Annotated[
-        _Word, msgspec.Meta(description="With sentinel or cluster: ACL user at the servers.")
+        Word, msgspec.Meta(description="With sentinel or cluster: ACL user at the servers.")
     ] = ""
     password: Annotated[
-        _Word, msgspec.Meta(description="With sentinel or cluster: password at the servers.")
+        Word, msgspec.Meta(description="With sentinel or cluster: password at the servers.")
     ] = ""
     db: Annotated[
         int, msgspec.Meta(ge=0, le=MOST_DB, description="With sentinel: number of the database.")
@@ -158,25 +133,10 @@ class RedisSettings(_Quiet, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         bool,
         msgspec.Meta(description="With sentinel or cluster: TLS to all servers and sentinels."),
     ] = False
-    timeout: Annotated[
-        float,
-        msgspec.Meta(
-            ge=0.01,
-            le=60.0,
-            description="Seconds to wait for a connection, and for each answer. Well below the "
-            "session's TTL, or one answer that is lost can cost the session; never above it.",
-        ),
-    ] = 2.0
-    ca_file: Annotated[
-        _File,
-        msgspec.Meta(description="TLS: the CA's certificate (PEM); empty: the system's CAs."),
-    ] = ""
-    cert_file: Annotated[
-        _File, msgspec.Meta(description="TLS: this client's certificate (PEM), if it needs one.")
-    ] = ""
-    key_file: Annotated[
-        _File, msgspec.Meta(description="TLS: the key of `cert_file` (PEM), readable by us only.")
-    ] = ""
+    timeout: Timeout = 2.0
+    ca_file: CaFile = ""
+    cert_file: CertFile = ""
+    key_file: KeyFile = ""
 
     def __post_init__(self) -> None:
         """Refuse keys that contradict each other."""
@@ -197,7 +157,7 @@ class RedisSettings(_Quiet, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise Mistake("db", "can't be chosen in a cluster, which has number 0 only: remove it")
         _check_login(self)
         tls = taken_apart(self.url).tls or self.tls
-        for name in ("ca_file", "cert_file", "key_file"):
+        for name in TLS_FILES:
             if getattr(self, name) and not tls:
                 right = "is for TLS: redis.url must begin with rediss://, or redis.tls be true"
                 raise Mistake(name, right)
@@ -208,7 +168,24 @@ class RedisSettings(_Quiet, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """The fields with passwords blotted out, for rich and for `__repr__`."""
         if self.sentinel is None and self.cluster is None and self.url == DEFAULT_URL:
             yield "url", self.url
-        yield from _Quiet.__rich_repr__(self)
+        yield from Private.__rich_repr__(self)
+
+    def blotted(self, name: str, value: Any) -> Any:
+        return redacted(value) if name == "url" else Private.blotted(self, name, value)
+
+
+class RedisRecipe(RedisSettings, frozen=True, kw_only=True):
+    """The same for a program that makes redis-py's clients itself: what no settings file can hold.
+
+    For credentials of a cloud (IAM), TLS of another kind, proxies:
+
+        Settings(backend="redis", section=RedisRecipe(url=..., make=my_client))
+    """
+
+    make: Callable[[Any, dict[str, Any]], Any] | None = None
+    """(the module `redis`, or `redis.asyncio` for an asyncio client; keyword arguments of its
+    `Redis`, as the settings give them) -> a new client of it. Called once for each server, for
+    sentinels and nodes of a cluster, too. Its connections are used and it is closed in the end."""
 
 
 def _check_login(section: RedisSettings | SentinelSettings) -> None:

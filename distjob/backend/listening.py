@@ -18,6 +18,7 @@ and what the events mean as little as `inbox` does.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import AsyncExitStack
 from enum import Enum, auto
 
 from distjob.backend.inbox import Inbox
@@ -81,6 +82,7 @@ class Listening:
         self._astray = True
         """Whether the source has to be asked where to listen."""
         self._interrupted = False
+        self._closed = False
 
     async def mend(self) -> None:
         """Open what should be open, unless somebody receives, who does it. Raises `Fault`."""
@@ -97,18 +99,11 @@ class Listening:
         """
         until = self._world.monotonic() + seconds
         async with self._turn:
-            while True:
-                self._life.check()
-                await self._take()
-                # No await between taking out and returning.
-                events = self._inbox.take(session)
-                if events or self._interrupted or self._world.monotonic() >= until:
-                    self._interrupted = False
-                    return events
-                if await self._mend():
-                    continue  # what was missed meanwhile is told at once
-                wait = min(until, self._next()) - self._world.monotonic()
-                await self._world.bell.wait(wait, self._files())
+            try:
+                return await self._hear(session, until)
+            finally:
+                if self._closed:
+                    await self._close()
 
     def interrupt(self) -> None:
         """Make a `hear` that is under way, or else the next one, return at once. Any thread."""
@@ -116,15 +111,37 @@ class Listening:
         self._world.bell.ring()
 
     async def close(self, patience: float) -> None:
-        """Close all feeds; waits at most ``patience`` for whoever receives to leave."""
+        """Close all feeds; waits at most ``patience`` for whoever receives to leave.
+
+        Cancelled, it leaves that to whoever receives.
+        """
+        self._closed = True
         self.interrupt()
         left = await self._turn.take(patience)
         try:
-            for ear in self._ears:
-                await ear.feed.close()
+            await self._close()
         finally:
             if left:
                 self._turn.leave()
+
+    async def _close(self) -> None:
+        async with AsyncExitStack() as closing:  # all of them, whatever happens to one
+            for ear in self._ears:
+                closing.push_async_callback(ear.feed.close)
+
+    async def _hear(self, session: str, until: float) -> Sequence[Event]:
+        while True:
+            self._life.check()
+            await self._take()
+            # No await between taking out and returning.
+            events = self._inbox.take(session)
+            if events or self._interrupted or self._world.monotonic() >= until:
+                self._interrupted = False
+                return events
+            if await self._mend():
+                continue  # what was missed meanwhile is told at once
+            wait = min(until, self._next()) - self._world.monotonic()
+            await self._world.bell.wait(wait, self._files())
 
     async def _take(self) -> None:
         """Put what has come into the inbox; ask who is silent, and cut who stays so."""

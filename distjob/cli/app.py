@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from distjob.cli.options import early_options
-from distjob.cli.output import LazyGroup, log_to_stderr
+from distjob.cli.output import Group, log_to_stderr
 
 _COMMANDS = {
     name: (f"distjob.cli.{module}", short)
@@ -18,7 +18,7 @@ _COMMANDS = {
         ("adopt", "adopt", "Take over a long job without an owner."),
         ("discard", "adopt", "End a long job without an owner, or a hold."),
         ("evict", "evict", "Break jobs by force."),
-        ("guard", "guard", "Refuse, at the resource, who was overtaken."),
+        ("guard", "guard", "Refuse, at the resource, a holder whose job was passed on."),
         ("config", "config", "Check settings, or tell which are in force."),
         ("doctor", "doctor", "Find what makes the store unsafe or slow."),
         ("schema", "schema", "Print the JSON Schema of the settings, or of an output."),
@@ -28,9 +28,7 @@ _COMMANDS = {
 }
 
 
-@click.group(
-    cls=LazyGroup, table=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
-)
+@click.group(cls=Group, table=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="distjob-vm", prog_name="distjob")
 @early_options
 def cli() -> None:
@@ -60,16 +58,16 @@ def cli() -> None:
         distjob adopt vm-42 backup -- ./finish-backup.sh vm-42
         distjob evict vm-42 --slot sync
 
+    To refuse, at the resource, a holder whose job was passed on:
+
+    \b
+        distjob guard admit /var/lib/vms/marks.db
+
     To keep jobs off a VM while somebody works on it:
 
     \b
         distjob hold vm-42 --reason "new disk, ask Eve" --until 2h
         distjob discard vm-42
-
-    To refuse, at the resource, a holder whose job was passed on:
-
-    \b
-        distjob guard admit /var/lib/vms/marks.db
 
     To find what makes a store unsafe or slow, before going live:
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from distjob.cli.options import Seconds
-from distjob.cli.output import Group, printable
+from distjob.cli.output import printable
 from distjob.fencing import Fence, Guard
 from distjob.jobs import Slot
 
@@ -28,7 +28,7 @@ _volatile = click.option(
 )
 
 
-@click.group(cls=Group)
+@click.group()
 def guard() -> None:
     """Refuse, at the resource, a holder whose job was passed on.
 

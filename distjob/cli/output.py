@@ -56,19 +56,10 @@ _CODES: tuple[tuple[type[DistjobError], int], ...] = (
 
 
 class Group(click.Group):
-    """Turns distjob's errors into one line and an exit code, and Ctrl-C into 130."""
+    """Knows its subcommands by a table, and imports one when it is used.
 
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except DistjobError as error:
-            fail(str(error), exit_code(error))
-        except KeyboardInterrupt:
-            fail("interrupted", 130)
-
-
-class LazyGroup(Group):
-    """Knows its subcommands by a table, and imports one when it is used."""
+    Turns distjob's errors into one line and an exit code, and Ctrl-C into 130.
+    """
 
     def __init__(self, *arguments: Any, table: Mapping[str, tuple[str, str]], **more: Any) -> None:
         """``table``: by name the module of the subcommand, and what it does in a few words."""
@@ -109,6 +100,14 @@ class LazyGroup(Group):
             if name.startswith(incomplete)
         ]
         return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DistjobError as error:
+            fail(str(error), exit_code(error))
+        except KeyboardInterrupt:
+            fail("interrupted", 130)
 
 
 def exit_code(error: DistjobError) -> int:

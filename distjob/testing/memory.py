@@ -280,12 +280,14 @@ class MemoryFeed:
         return False
 
     async def take(self) -> Sequence[tuple[str, Event]]:
+        events: list[tuple[str, Event]] = []
         with self._server.changed:
-            return [
-                (session, event)
-                for session in self._sessions
-                for event in self._server.take(session)
-            ]
+            for session in list(self._sessions):
+                events += [(session, event) for event in self._server.take(session)]
+                if not self._server.remaining([session])[session]:
+                    self._sessions.remove(session)
+                    events.append((session, Ended(session=session)))
+        return events
 
     async def prod(self) -> None:
         """Each look is answered."""
@@ -295,7 +297,8 @@ class MemoryFeed:
 
     def pause(self) -> float:
         with self._server.changed:
-            return min(map(self._server.quiet_for, self._sessions), default=math.inf)
+            ends = self._server.remaining(self._sessions).values()
+            return min((*ends, *map(self._server.quiet_for, self._sessions)), default=math.inf)
 
     async def close(self) -> None:
         with self._server.changed:

@@ -106,14 +106,21 @@ async def _tasks() -> list[str]:
 
 
 class OnLoop:
-    """The blocking `distjob.store.Store` made of an asyncio one, which ``connect`` opens."""
+    """The blocking `distjob.store.Store` made of an asyncio one, which ``connect`` opens.
 
-    def __init__(self, connect: Callable[[], Awaitable[AsyncStore]]) -> None:
-        self._thread = LoopThread()
+    In a loop of its own, or in the one of ``thread``, which several may share.
+    """
+
+    def __init__(
+        self, connect: Callable[[], Awaitable[AsyncStore]], thread: LoopThread | None = None
+    ) -> None:
+        self._thread = thread or LoopThread()
+        self._own = thread is None
         try:
             self.store = self._thread.run(_awaited(connect))
         except BaseException:
-            self._thread.close()
+            if self._own:
+                self._thread.close()
             raise
         self.guarantees: Guarantees = self.store.guarantees
 
@@ -155,8 +162,9 @@ class OnLoop:
         if self._thread.loop.is_closed():
             return
         self._thread.run(self.store.close())
-        left = self._thread.close()
-        assert not left, left
+        if self._own:
+            left = self._thread.close()
+            assert not left, left
 
 
 class Proxy:

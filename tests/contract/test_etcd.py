@@ -13,9 +13,9 @@ import pytest
 
 from distjob.store import Store
 from distjob.testing.contract import Connect, StoreContract
-from distjob.testing.onloop import LoopThread
+from distjob.testing.onloop import LoopThread, OnLoop
 from distjob_etcd import EtcdRecipe, EtcdSettings
-from on_etcd import InLoop, opened, opened_async
+from on_etcd import opened, opened_async
 from servers import EtcdCluster, EtcdNode
 
 PATIENT = 10.0
@@ -120,7 +120,7 @@ class OnAsyncio(OnEtcd):
         stores: list[Store] = []
 
         def connect() -> Store:
-            stores.append(InLoop(loop, partial(opened_async, section, fresh_namespace)))
+            stores.append(OnLoop(partial(opened_async, section, fresh_namespace), loop))
             return stores[-1]
 
         yield connect

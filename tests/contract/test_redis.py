@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 import pytest
-import redis.asyncio
+import redis
 
-from distjob.store import AsyncStore
+from distjob.store import Store
 from distjob.testing.contract import Connect, StoreContract
-from distjob.testing.onloop import OnLoop
-from distjob_redis import RedisSettings, backend
-from distjob_redis.aio import open_store
-from distjob_redis.store import RedisStore
+from distjob_redis import RedisRecipe, RedisSettings
+from on_redis import opened_in
 from servers import RedisServer
-
-TTL = 10.0
 
 
 class TestRedis(StoreContract):
@@ -32,9 +27,8 @@ class TestRedis(StoreContract):
         settings = RedisSettings(url=redis_server.url, timeout=10.0)
         with ExitStack() as closing:
 
-            def connect() -> RedisStore:
-                store = backend.connect(settings, fresh_namespace, TTL)
-                assert isinstance(store, RedisStore)
+            def connect() -> Store:
+                store = opened_in("threads", settings, fresh_namespace)
                 closing.callback(store.close)
                 return store
 
@@ -77,72 +71,47 @@ class TestRedis(StoreContract):
         return asked
 
 
-class TestRedisWithAClientOfTheUsers(TestRedis):
-    """The driver's own defaults: RESP3 or 2, its own timeouts, and commands that are re-sent."""
-
-    @pytest.fixture
-    def connect(self, redis_server: RedisServer, fresh_namespace: str) -> Iterator[Connect]:
-        with redis.Redis.from_url(redis_server.url) as client, ExitStack() as closing:
-
-            def connect() -> RedisStore:
-                store = RedisStore(client, fresh_namespace, TTL)
-                closing.callback(store.close)
-                return store
-
-            yield connect
-
-
 class TestRedisOnAsyncio(TestRedis):
     @pytest.fixture
     def connect(self, redis_server: RedisServer, fresh_namespace: str) -> Iterator[Connect]:
         settings = RedisSettings(url=redis_server.url, timeout=10.0)
         with ExitStack() as closing:
 
-            def connect() -> OnLoop:
-                assert backend.connect_async is not None
-                store = OnLoop(partial(backend.connect_async, settings, fresh_namespace, TTL))
+            def connect() -> Store:
+                store = opened_in("asyncio", settings, fresh_namespace)
                 closing.callback(store.close)
                 return store
 
             yield connect
 
 
-class TestRedisOnAsyncioWithAClientOfTheUsers(TestRedis):
+class TestRedisByARecipe(TestRedis):
+    """The driver's own defaults: RESP3 where it has it, and commands that it would send again."""
+
     @pytest.fixture
-    def connect(self, redis_server: RedisServer, fresh_namespace: str) -> Iterator[Connect]:
+    def world(self) -> str:
+        return "threads"
+
+    @pytest.fixture
+    def connect(
+        self, redis_server: RedisServer, fresh_namespace: str, world: str
+    ) -> Iterator[Connect]:
+        def make(module: Any, options: dict[str, Any]) -> Any:
+            place = {name: options[name] for name in ("host", "port", "db")}
+            return module.Redis(**place, protocol=3)
+
+        settings = RedisRecipe(url=redis_server.url, timeout=10.0, make=make)
         with ExitStack() as closing:
 
-            def connect() -> OnLoop:
-                client = redis.asyncio.Redis.from_url(redis_server.url)
-
-                async def opened() -> AsyncStore:
-                    return await open_store(client, fresh_namespace, TTL)
-
-                store = UsersOnLoop(opened, client)
+            def connect() -> Store:
+                store = opened_in(world, settings, fresh_namespace)
                 closing.callback(store.close)
                 return store
 
             yield connect
 
 
-class UsersOnLoop(OnLoop):
-    """A store on a client of the user's, who closes it after the store, in the same loop."""
-
-    def __init__(
-        self,
-        connect: Callable[[], Awaitable[AsyncStore]],
-        client: redis.asyncio.Redis | redis.asyncio.RedisCluster,
-    ) -> None:
-        self._client = client
-        super().__init__(connect)
-
-    def close(self) -> None:
-        if not self._thread.loop.is_closed():
-            self._thread.run(self.store.close())
-            assert self._thread.run(self._ping())
-            self._thread.run(self._client.aclose())
-        super().close()
-
-    async def _ping(self) -> bool:
-        """The client is open yet."""
-        return bool(await self._client.ping())
+class TestRedisOnAsyncioByARecipe(TestRedisByARecipe):
+    @pytest.fixture
+    def world(self) -> str:
+        return "asyncio"

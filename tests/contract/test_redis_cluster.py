@@ -1,24 +1,22 @@
-"""The Redis store, against the contract, on a cluster: every test spreads over its shards."""
+"""The Redis store, against the contract, on a cluster: one shard, the first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 import pytest
 import redis
 
 from distjob.store import Store
-from distjob.testing.contract import Connect, StoreContract, committed
-from distjob.testing.onloop import OnLoop
-from distjob_redis import RedisSettings, backend
+from distjob.testing.contract import Connect, StoreContract
+from distjob_redis import RedisSettings
+from distjob_redis.client.cluster import Slot
 from distjob_redis.settings import ClusterSettings
-from distjob_redis.store import RedisStore
+from on_redis import opened_in, source_of
 from servers import RedisCluster, wait_for
 
-TTL = 10.0
 KINDS = (
     "get",
     "set",
@@ -49,9 +47,8 @@ class TestRedisCluster(StoreContract):
         settings = RedisSettings(cluster=ClusterSettings(hosts=tuple(hosts)), timeout=5.0)
         with ExitStack() as closing:
 
-            def connect() -> RedisStore:
-                store = backend.connect(settings, fresh_namespace, TTL)
-                assert isinstance(store, RedisStore)
+            def connect() -> Store:
+                store = opened_in("threads", settings, fresh_namespace)
                 closing.callback(store.close)
                 return store
 
@@ -81,9 +78,11 @@ class TestRedisCluster(StoreContract):
         return lose
 
     @pytest.fixture
-    def fail_over(self, redis_cluster: RedisCluster) -> Callable[[], None]:
+    def fail_over(self, redis_cluster: RedisCluster, connect: Connect) -> Callable[[], None]:
         def fail_over() -> None:
-            old = redis_cluster.primaries()[0]
+            place = source_of(connect()).place
+            assert isinstance(place, Slot)
+            old = redis_cluster.owner(place.slot)
             old.kill()
 
             def others() -> bool:
@@ -95,11 +94,7 @@ class TestRedisCluster(StoreContract):
         return fail_over
 
     @pytest.fixture
-    def entries(
-        self, client: redis.RedisCluster, fresh_namespace: str, store: Store, me: str
-    ) -> Callable[[], int]:
-        for number in range(100):  # in each shard there is now a version, and the session
-            committed(store, f"vm-{number}", None, me)
+    def entries(self, client: redis.RedisCluster, fresh_namespace: str) -> Callable[[], int]:
         pattern = f"distjob:{{{fresh_namespace}*"
 
         def entries() -> int:
@@ -120,19 +115,6 @@ class TestRedisCluster(StoreContract):
         return asked
 
 
-class TestRedisClusterWithAClientOfTheUsers(TestRedisCluster):
-    @pytest.fixture
-    def connect(self, client: redis.RedisCluster, fresh_namespace: str) -> Iterator[Connect]:
-        with ExitStack() as closing:
-
-            def connect() -> RedisStore:
-                store = RedisStore(client, fresh_namespace, TTL)
-                closing.callback(store.close)
-                return store
-
-            yield connect
-
-
 class TestRedisClusterWithOneShard(TestRedisCluster):
     """All of the namespace in one slot: its versions rise over all VMs."""
 
@@ -141,10 +123,9 @@ class TestRedisClusterWithOneShard(TestRedisCluster):
         cluster = ClusterSettings(hosts=tuple(hosts), shards=1)
         with ExitStack() as closing:
 
-            def connect() -> RedisStore:
+            def connect() -> Store:
                 settings = RedisSettings(cluster=cluster, timeout=5.0)
-                store = backend.connect(settings, fresh_namespace, TTL)
-                assert isinstance(store, RedisStore)
+                store = opened_in("threads", settings, fresh_namespace)
                 closing.callback(store.close)
                 return store
 
@@ -162,9 +143,8 @@ class TestRedisClusterOnAsyncio(TestRedisCluster):
         settings = RedisSettings(cluster=ClusterSettings(hosts=tuple(hosts)), timeout=5.0)
         with ExitStack() as closing:
 
-            def connect() -> OnLoop:
-                assert backend.connect_async is not None
-                store = OnLoop(partial(backend.connect_async, settings, fresh_namespace, TTL))
+            def connect() -> Store:
+                store = opened_in("asyncio", settings, fresh_namespace)
                 closing.callback(store.close)
                 return store
 

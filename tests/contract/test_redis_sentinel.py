@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis.sentinel import Sentinel
 
+from distjob.store import Store
 from distjob.testing.contract import Connect, StoreContract
-from distjob.testing.onloop import OnLoop
-from distjob_redis import RedisSettings, backend
+from distjob_redis import RedisSettings
 from distjob_redis.settings import SentinelSettings
-from distjob_redis.store import RedisStore
+from on_redis import TTL, opened_in
 from servers import RedisSentinel, wait_for
 
 if TYPE_CHECKING:
     import redis
-
-TTL = 10.0
 
 
 class TestRedisSentinel(StoreContract):
@@ -48,9 +45,8 @@ class TestRedisSentinel(StoreContract):
     def connect(self, chosen: RedisSettings, fresh_namespace: str) -> Iterator[Connect]:
         with ExitStack() as closing:
 
-            def connect() -> RedisStore:
-                store = backend.connect(chosen, fresh_namespace, TTL)
-                assert isinstance(store, RedisStore)
+            def connect() -> Store:
+                store = opened_in("threads", chosen, fresh_namespace)
                 closing.callback(store.close)
                 return store
 
@@ -106,27 +102,13 @@ class TestRedisSentinel(StoreContract):
         return asked
 
 
-class TestRedisSentinelWithAClientOfTheUsers(TestRedisSentinel):
-    @pytest.fixture
-    def connect(self, client: redis.Redis, fresh_namespace: str) -> Iterator[Connect]:
-        with ExitStack() as closing:
-
-            def connect() -> RedisStore:
-                store = RedisStore(client, fresh_namespace, TTL)
-                closing.callback(store.close)
-                return store
-
-            yield connect
-
-
 class TestRedisSentinelOnAsyncio(TestRedisSentinel):
     @pytest.fixture
     def connect(self, chosen: RedisSettings, fresh_namespace: str) -> Iterator[Connect]:
         with ExitStack() as closing:
 
-            def connect() -> OnLoop:
-                assert backend.connect_async is not None
-                store = OnLoop(partial(backend.connect_async, chosen, fresh_namespace, TTL))
+            def connect() -> Store:
+                store = opened_in("asyncio", chosen, fresh_namespace)
                 closing.callback(store.close)
                 return store
 

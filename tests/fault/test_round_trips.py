@@ -20,7 +20,7 @@ from distjob.ticket import Owner, Ticket
 from stores import REAL, settings_of
 
 NETWORK = [kind for kind in REAL if kind != "sqlite"]
-_SCRIPT = {"evalsha": 1, "exists": 1, "get": 2, "time": 1}
+_SCRIPT = {"evalsha": 1, "get": 3, "time": 1}
 """Redis counts what a script calls, too: with these the commit is the only thing that was sent."""
 ONCE = {
     "redis": ({**_SCRIPT, "set": 2}, {**_SCRIPT, "set": 1, "del": 1}),

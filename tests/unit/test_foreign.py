@@ -49,7 +49,7 @@ WAYS_IN = [
     "import distjob.config",
     "import distjob.fencing",
     "import distjob_sqlite",
-    "import distjob_redis.store",
+    "import distjob_redis.source",
     COMMAND,
 ]
 

@@ -44,7 +44,6 @@ CANARIES: dict[str, dict[str, tuple[Callable[[], Any], ...]]] = {
         "_reader": (connection_on_asyncio, lambda: connection_on_asyncio()._parser),
         "_writer": (connection_on_asyncio,),
         "_re_auth_token": (connection_on_asyncio,),
-        "_should_reconnect": (),  # of a newer redis-py only: asked for with a default
     },
     "distjob_zookeeper": {},
     "distjob_etcd": {},
@@ -74,6 +73,16 @@ def test_it_is_there(backend: str, name: str) -> None:
     for make in CANARIES[backend][name]:
         thing = make()
         assert hasattr(thing, name), f"{type(thing)} of {LIBRARIES[backend]} has no {name} any more"
+
+
+def test_one_file_has_all_of_redis_pys() -> None:
+    """There the public way is, too."""
+    users = [
+        file.name
+        for file in (ROOT / "backends" / "distjob_redis").rglob("*.py")
+        if "SLF001" in file.read_text()
+    ]
+    assert users == ["wire.py"]
 
 
 @pytest.mark.parametrize("backend", [backend for backend in CANARIES if CANARIES[backend]])

@@ -80,7 +80,7 @@ def test_redis_py_is_not_needed_to_check_settings() -> None:
         "import msgspec, distjob_redis\n"
         "msgspec.json.schema(distjob_redis.backend.settings)\n"
         "assert distjob_redis.backend.extra == 'redis'\n"
-        "try: distjob_redis.backend.connect(distjob_redis.RedisSettings(), 'ns', 10.0)\n"
+        "try: distjob_redis.backend.source(distjob_redis.RedisSettings(), 'ns', 1, None, 0)\n"
         "except ImportError: print('fine')"
     )
     done = subprocess.run(

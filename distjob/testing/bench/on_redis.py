@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any
 
 import redis
 from redis.cluster import ClusterNode
 
-from distjob.config import Settings
+from distjob.backend.threads import Threads
+from distjob.config import Settings, backends
 from distjob.store import Store
 from distjob_redis import RedisSettings
-from distjob_redis.clients import client_for
+from distjob_redis.client.making import Maker
+from distjob_redis.layout import COMMIT
 from distjob_redis.settings import address
-from distjob_redis.store import RedisStore
 
 
 class RedisYard:
     """See `distjob.testing.bench.yardstick.Yardstick`. Without TLS and passwords."""
 
     def __init__(self, settings: Settings) -> None:
-        section: RedisSettings = settings.section
+        self._section: RedisSettings = settings.section
         self._namespace = settings.namespace
-        self._client: Any = _client(section)
-        self._shards = section.cluster.shards if section.cluster else 1
-        self._nothing = "return 1"
-        commit = files("distjob_redis").joinpath("commit.lua").read_text(encoding="utf-8")
-        self._nothing_sha = self._client.script_load(self._nothing)
-        self._commit_sha = self._client.script_load(commit)
+        self._client: Any = _client(self._section)
+        self._nothing_sha = self._client.script_load("return 1")
+        self._client.script_load(COMMIT.text)
         prefix = f"distjob:{{{settings.namespace}-bare}}:"
         self._keys = [prefix + "version", prefix + "vm:vm-42", prefix + "session:me"]
-        self._client.set(self._keys[2], "me", ex=3600)
+        self._client.set(self._keys[2], "1:0:me", ex=3600)
         self._value = b":" + b"x" * 250  # as long as one job is
         self.bare = {
             "two EVALSHA of 'return 1'": self._two_writes,
@@ -50,16 +47,16 @@ class RedisYard:
         self.one_write()
 
     def _two_commits(self) -> None:
-        version = self._client.evalsha(self._commit_sha, 3, *self._keys, 0, self._value)
-        self._client.evalsha(self._commit_sha, 3, *self._keys, version, b"")
+        version = self._client.evalsha(COMMIT.digest, 3, *self._keys, 0, self._value, 1)
+        self._client.evalsha(COMMIT.digest, 3, *self._keys, version, b"", 1)
 
     def one_write(self) -> object:
         """One EVALSHA."""
         return self._client.evalsha(self._nothing_sha, 1, self._keys[0])
 
     def store(self, ttl: float) -> Store:
-        """A store on the same client."""
-        return RedisStore(self._client, self._namespace, ttl, shards=self._shards)
+        """A store by the same settings."""
+        return backends.connect("redis", self._section, self._namespace, ttl)
 
     def asked(self) -> Mapping[str, int]:
         """Commands by name, of all nodes; the look at them left out."""
@@ -96,4 +93,4 @@ def _client(section: RedisSettings) -> Any:
         sentinel: Any = redis.Sentinel
         watchers = sentinel(hosts, protocol=2)
         return watchers.master_for(section.sentinel.name, protocol=2)
-    return client_for(section)
+    return Maker(section, Threads()).single().client

@@ -1,4 +1,4 @@
-"""The suite that every backend must pass: each sentence of `distjob.store`, as a test.
+"""The suites that every backend must pass: its healthy days, and its bad ones.
 
     class TestMyStore(StoreContract):
         @pytest.fixture
@@ -16,19 +16,15 @@ get an empty namespace. What a store claims in its `Guarantees` it must let be t
 ``settings``, ``restart``, ``lose``, ``fail_over``, ``entries`` and ``asked`` say how. Knows nothing
 of jobs.
 
-    values.py sessions.py settling.py wakeups.py claims.py   the tests, by subject
-    helpers.py                             what they share; for a backend's own tests, too
+    store.py       `StoreContract`, and its fixtures
+    values.py sessions.py settling.py wakeups.py claims.py   its tests, by subject
+    faults/        `FaultContract`: lost replies, servers that hang, cancelled tasks
+    helpers.py     what they share; for a backend's own tests, too
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
-import pytest
-
-from distjob.store import Store
-from distjob.testing.contract.claims import Claims
+from distjob.testing.contract.faults import FaultContract, Harness
 from distjob.testing.contract.helpers import (
     PATIENCE,
     SHORT,
@@ -40,16 +36,15 @@ from distjob.testing.contract.helpers import (
     try_until,
     wait_until_ended,
 )
-from distjob.testing.contract.sessions import Sessions
-from distjob.testing.contract.settling import Settling
-from distjob.testing.contract.values import Values
-from distjob.testing.contract.wakeups import WakeUps
+from distjob.testing.contract.store import StoreContract
 
 __all__ = [
     "PATIENCE",
     "SHORT",
     "TTL",
     "Connect",
+    "FaultContract",
+    "Harness",
     "StoreContract",
     "committed",
     "increment",
@@ -57,59 +52,3 @@ __all__ = [
     "try_until",
     "wait_until_ended",
 ]
-
-
-class StoreContract(Claims, WakeUps, Settling, Sessions, Values):
-    """Subclass it, override `connect`, and let pytest collect the subclass."""
-
-    @pytest.fixture
-    def connect(self) -> Connect:
-        """A callable that returns a new `Store` on the namespace of this test."""
-        msg = "override the fixture `connect`"
-        raise NotImplementedError(msg)
-
-    @pytest.fixture
-    def restart(self) -> Callable[[], None] | None:
-        """A callable that restarts the server; stores from before need not work afterwards."""
-        return None
-
-    @pytest.fixture
-    def lose(self) -> Callable[[], None] | None:
-        """A callable that makes the server lose all its data."""
-        return None
-
-    @pytest.fixture
-    def fail_over(self) -> Callable[[], None] | None:
-        """A callable that ends the server which leads; returns when another has taken over."""
-        return None
-
-    @pytest.fixture
-    def settings(self) -> Mapping[str, Any] | None:
-        """What a settings file would hold, for other processes to open the same namespace.
-
-        Their ``session.ttl`` is short, unless it is given here.
-        """
-        return None
-
-    @pytest.fixture
-    def entries(self) -> Callable[[], int] | None:
-        """A callable that counts all that the namespace holds in the store: keys, rows, nodes."""
-        return None
-
-    @pytest.fixture
-    def asked(self) -> Callable[[], int] | None:
-        """A callable that returns how many requests the server has had, its own among them."""
-        return None
-
-    @pytest.fixture
-    def short(self, store: Store) -> float:
-        """The TTL of a session that is to end in the test."""
-        return max(SHORT, store.guarantees.shortest_ttl)
-
-    @pytest.fixture
-    def store(self, connect: Connect) -> Store:
-        return connect()
-
-    @pytest.fixture
-    def me(self, store: Store) -> str:
-        return store.open_session(TTL, "me")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from distjob.errors import BackendUnavailable
-from distjob.store import ABSENT, AsyncStore, Committed, Event, Stale, Woken
+from distjob.store import ABSENT, AsyncStore, Committed, Event, Woken
 from distjob_etcd import EtcdSettings
 from on_etcd import TTL, opened_async
 from proxy import Proxy
@@ -106,136 +106,6 @@ def test_many_commits_share_one_connection(proxy: Proxy, fresh_namespace: str) -
                 store, me, Woken(last, versions[last], last.partition("-")[2].encode())
             )
             assert len(events) == 300
-
-    play(steps())
-
-
-def test_a_cancelled_commit_does_not_disturb_its_neighbours(
-    proxy: Proxy, fresh_namespace: str
-) -> None:
-    async def steps() -> None:
-        async with connected(proxy.address, fresh_namespace) as store:
-            me = await store.open_session(TTL, "me")
-            proxy.stall()
-            tasks = await in_flight(40, store, me)
-            for task in tasks[::2]:
-                task.cancel()
-            done = asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.sleep(0)
-            proxy.flow()
-            outcomes = await done
-            assert all(isinstance(one, asyncio.CancelledError) for one in outcomes[::2])
-            assert all(isinstance(one, Committed) for one in outcomes[1::2])
-            for number in range(0, 40, 2):  # made, or not
-                vm = f"vm-{number}"
-                found = await store.read(vm)
-                assert found.value in (None, b"x")
-                reply = await store.commit(vm, found.version, b"y", me, ())
-                assert isinstance(reply, Committed | Stale)
-
-    play(steps())
-
-
-def test_verbs_that_are_cancelled_anywhere_leave_the_store_usable(
-    etcd_server: EtcdNode, fresh_namespace: str
-) -> None:
-    async def steps() -> None:
-        async with connected(etcd_server.address, fresh_namespace) as store:
-            me = await store.open_session(TTL, "me")
-            for turns in range(12):
-                verbs = [
-                    asyncio.create_task(verb)
-                    for verb in (
-                        store.open_session(1.0, "x"),
-                        store.keep_alive(me),
-                        store.read("vm"),
-                        store.commit("vm", ABSENT, None, me, (me,)),
-                        store.remaining([me, "x"]),
-                        store.receive(me, 5.0),
-                        store.close_session("none"),
-                    )
-                ]
-                for _ in range(turns):
-                    await asyncio.sleep(0.0005)
-                for verb in verbs:
-                    verb.cancel()
-                await asyncio.gather(*verbs, return_exceptions=True)
-            version = await committed(store, "vm", b"last", me, me)
-            await received(store, me, Woken("vm", version, b"last"))
-
-    play(steps())
-
-
-def test_a_cancelled_receive_loses_no_event(etcd_server: EtcdNode, fresh_namespace: str) -> None:
-    async def steps() -> None:
-        async with connected(etcd_server.address, fresh_namespace) as store:
-            me = await store.open_session(TTL, "me")
-            seen: list[Event] = []
-            sent: list[Event] = []
-            version = ABSENT
-            for turn in range(60):
-                receiving = asyncio.create_task(store.receive(me, 5.0))
-                reply = await store.commit("vm", version, b"%d" % turn, me, (me,))
-                assert isinstance(reply, Committed)
-                version = reply.version
-                sent.append(Woken("vm", version, b"%d" % turn))
-                for _ in range(turn % 4):
-                    await asyncio.sleep(0)
-                if not receiving.done():
-                    receiving.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    seen += await receiving
-            if sent[-1] not in seen:
-                seen += await received(store, me, sent[-1])
-            assert seen == sent
-
-    play(steps())
-
-
-def test_a_connect_that_is_cancelled_leaves_nothing(proxy: Proxy, fresh_namespace: str) -> None:
-    async def steps() -> None:
-        proxy.stall()
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(connect(proxy.address, fresh_namespace), 0.2)
-        proxy.flow()
-
-    play(steps())
-
-
-def test_a_store_of_another_loop(etcd_server: EtcdNode, fresh_namespace: str) -> None:
-    with asyncio.Runner() as runner:
-        store = runner.run(connect(etcd_server.address, fresh_namespace))
-
-        async def elsewhere() -> None:
-            for verb in (store.read("vm"), store.receive("x", 1.0), store.close()):
-                assert "event loop" in str(await failed(verb))
-
-        play(elsewhere())
-        assert runner.run(store.read("vm")).value is None
-        runner.run(store.close())
-
-
-def test_close_ends_what_is_under_way(proxy: Proxy, fresh_namespace: str) -> None:
-    """And it ends by an error of ours: nobody has cancelled these tasks."""
-
-    async def steps() -> None:
-        store = await connect(proxy.address, fresh_namespace)
-        me = await store.open_session(TTL, "me")
-        receiving = asyncio.create_task(store.receive(me, 50.0))
-        proxy.stall()
-        tasks = await in_flight(3, store, me)
-        reading = asyncio.create_task(store.read("vm"))
-        await asyncio.sleep(0.05)
-        await store.close()
-        assert "closed" in str(await failed(receiving))
-        for task in tasks:
-            assert (await failed(task)).unanswered
-        assert not (await failed(reading)).unanswered
-        await store.close()
-        for verb in (store.read("vm"), store.receive(me, 1.0), store.keep_alive(me)):
-            assert "closed" in str(await failed(verb))
-        store.interrupt()
-        proxy.flow()
 
     play(steps())
 

@@ -1,4 +1,4 @@
-"""What is in the store: large values, crowds, namespaces, formats."""
+"""What is in the store: large values, crowds, servers with bounds of their own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from distjob.errors import ConfigError, RecordError
+from distjob.errors import RecordError
 from distjob.store import ABSENT, Committed, Store, Woken
 from on_etcd import TTL, commit_waking, received
 from servers import EtcdNode, wait_for
@@ -50,25 +50,6 @@ def test_a_crowd_that_one_transaction_cannot_wake(connect: Connect) -> None:
         "the first hundred are woken",
     )
     assert woken == set(sorted(crowd)[:100])
-
-
-@pytest.mark.parametrize("namespace", ["a/b", "/", "a b/%", "\N{SNOWMAN}", "a/vm/x", "a%2Fb"])
-def test_namespaces_are_kept_apart(connect: Connect, namespace: str) -> None:
-    store = connect(namespace=namespace)
-    me = store.open_session(TTL, "me")
-    version = commit_waking(store, me)
-    for other in ("a", "b", "x"):
-        assert list(connect(namespace=other).scan()) == []
-    assert [vm for vm, _ in store.scan()] == ["vm"]
-    store.commit("vm", version, None, me, ())
-
-
-def test_another_format_is_refused(
-    connect: Connect, etcd_server: EtcdNode, fresh_namespace: str
-) -> None:
-    etcd_server.cli("put", f"distjob/{fresh_namespace}/format", "99")
-    with pytest.raises(ConfigError, match=r"format 99.*format 1"):
-        connect()
 
 
 def test_a_server_that_takes_less_than_we_send(

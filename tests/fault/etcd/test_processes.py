@@ -10,52 +10,12 @@ import sys
 from typing import Any
 
 import grpc
-import pytest
 
 from distjob.store import ABSENT
 from distjob_etcd import EtcdSettings, backend
 from on_etcd import TTL, commit_waking, opened, opened_async
 from servers import EtcdNode
 from until import until
-
-_FORK = """
-import os, sys
-from distjob.config import load, open_backend
-from distjob.errors import BackendUnavailable
-settings = load({"backend": "etcd", "namespace": sys.argv[2], "etcd": {"endpoints": [sys.argv[1]]}})
-store = open_backend(settings)
-me = store.open_session(10.0, "me")
-child = os.fork()
-if not child:
-    if sys.argv[3] == "verbs":
-        for verb in (lambda: store.read("vm"), lambda: store.receive(me, 5.0)):
-            try:
-                verb()
-            except BackendUnavailable as error:
-                assert "fork" in str(error)
-            else:
-                raise AssertionError
-        store.interrupt()
-        store.close()
-    if sys.argv[3] == "anew":
-        anew = open_backend(settings)
-        assert anew.remaining([me])[me] > 0
-        anew.close()
-    sys.exit(7)
-assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-reply = store.commit("vm", 0, b"x", me, (me,))
-assert [event.version for event in store.receive(me, 5.0)] == [reply.version]
-assert store.keep_alive(me)
-"""
-
-
-@pytest.mark.parametrize("does", ["exit", "verbs", "anew"])
-def test_a_forked_child_does_not_hang_nor_disturb(
-    etcd_server: EtcdNode, fresh_namespace: str, does: str
-) -> None:
-    """The parent ends without closing its store: that must not hang, either."""
-    command = [sys.executable, "-c", _FORK, etcd_server.address, fresh_namespace, does]
-    subprocess.run(command, timeout=60, check=True, capture_output=True)
 
 
 def test_nothing_of_the_watch_is_left_to_the_end_of_the_interpreter(

@@ -98,19 +98,6 @@ def test_what_is_settled_never_arrives(
     assert isinstance(two_ways.commit("vm", ABSENT, b"next", me, ()), Committed)
 
 
-def test_what_was_applied_is_seen_after_a_settling(two_ways: Store, proxy: Proxy) -> None:
-    me = two_ways.open_session(60.0, "me")
-    by_proxy(two_ways, proxy)
-    for _ in range(5):  # etcd may give up a request with its connection, if that is cut early
-        proxy.drop_next_reply(to=b"/vm/vm")
-        assert failed(lambda: two_ways.commit("vm", ABSENT, b"one", me, ())).unanswered
-        two_ways.settle(me)
-        by_proxy(two_ways, proxy)
-        if two_ways.read("vm").value == b"one":
-            return
-    pytest.fail("none of the commits was applied")
-
-
 def test_a_settling_whose_reply_was_lost_is_sent_again(
     two_ways: Store, proxy: Proxy, etcd_server: EtcdNode, fresh_namespace: str
 ) -> None:
@@ -123,33 +110,6 @@ def test_a_settling_whose_reply_was_lost_is_sent_again(
         assert proxy.dropped.is_set()
         assert number(etcd_server, fresh_namespace, me) == turn + 1
         assert isinstance(two_ways.commit(f"vm-{turn}", ABSENT, b"x", me, ()), Committed)
-
-
-def test_a_settling_that_nobody_answers(two_ways: Store, proxy: Proxy) -> None:
-    me = two_ways.open_session(60.0, "me")
-    source_of(two_ways).cluster.members = [  # no other way
-        member for member in source_of(two_ways).cluster.members if member.name == proxy.address
-    ]
-    source_of(two_ways).cluster._at = 0
-    proxy.stall()
-    failed(lambda: two_ways.settle(me))
-    proxy.flow()
-    wait_for(lambda: isinstance(commit_one(two_ways, me), Committed), "a commit that is made")
-
-
-def commit_one(store: Store, author: str) -> object:
-    """One that may be overtaken by a settling that arrives late: it is sent again."""
-    return store.commit("vm", store.read("vm").version, b"x", author, ())
-
-
-def test_a_session_that_has_ended_is_settled(connect: Connect) -> None:
-    store = connect()
-    me = store.open_session(TTL, "me")
-    store.settle(me)
-    store.close_session(me)
-    for session in (me, "", "*", "no such session", "a\0b", "\N{SNOWMAN}"):
-        store.settle(session)
-        assert store.commit("vm", ABSENT, b"x", session, ()) == Gone(frozenset({session}))
 
 
 def test_a_session_that_was_settled_is_renewed_and_ends(

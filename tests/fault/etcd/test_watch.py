@@ -8,12 +8,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from distjob import clock
-from distjob.errors import BackendUnavailable
 from distjob.store import Ended, Missed, Store, Woken
 from distjob.testing.contract import try_until
 from distjob_etcd.layout import lease_of
@@ -111,54 +108,6 @@ def test_history_that_was_compacted_is_missed(
     assert through.remaining([other]) == {other: 0.0}
     version = commit_waking(direct, me, value=b"again")
     assert received(through, me, Woken("vm", version, b"again"))
-
-
-def test_a_half_dead_connection_is_noticed(proxy: Proxy, connect: Connect) -> None:
-    store, direct = connect(proxy.address, ttl=3.0, timeout=1.0), connect()
-    me = store.open_session(60.0, "me")
-    assert list(store.receive(me, 2.2)) == []  # silent, and asked meanwhile, but alive
-    proxy.stall()
-    begun = clock.monotonic()
-    failed(lambda: store.receive(me, 30.0))
-    assert clock.monotonic() - begun < 10.0
-    version = commit_waking(direct, me)
-    proxy.flow()
-    assert received(store, me, Woken("vm", version, b"woken"))
-
-
-def test_a_restart_while_waiting(etcd_server: EtcdNode, connect: Connect) -> None:
-    store = connect(ttl=60.0)
-    me = store.open_session(60.0, "me")
-    first = commit_waking(store, me)
-    assert list(store.receive(me, 5.0)) == [Woken("vm", first, b"woken")]
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(store.receive, me, 30.0)
-        etcd_server.kill()
-        with pytest.raises(BackendUnavailable):
-            waiting.result(20.0)
-    etcd_server.start()
-    second = Woken("vm", commit_waking(store, me), b"woken")
-    assert received(store, me, second) == [second]
-    assert store.keep_alive(me)
-
-
-def test_close_ends_a_receive_under_way(connect: Connect) -> None:
-    store = connect()
-    me = store.open_session(TTL, "me")
-    begun = threading.Event()
-
-    def listen() -> object:
-        begun.set()
-        return store.receive(me, 60.0)
-
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(listen)
-        begun.wait()
-        before = clock.monotonic()
-        store.close()
-        with pytest.raises(BackendUnavailable, match="closed"):
-            waiting.result(10.0)
-    assert clock.monotonic() - before < 5.0
 
 
 def test_a_thread_that_cannot_be_had_is_told(
@@ -279,15 +228,6 @@ def test_a_session_that_was_woken_still_ends(connect: Connect) -> None:
     assert store.remaining([you]) == {you: 1.0}
     commit_waking(store, me, you)
     assert list(store.receive(me, 6.0)) == [Ended(you)]
-
-
-def test_wake_ups_of_an_earlier_session_are_dropped(connect: Connect) -> None:
-    store = connect()
-    old = store.open_session(TTL, "me")
-    commit_waking(store, old)
-    new = store.open_session(TTL, "me")
-    version = commit_waking(store, new)
-    assert list(store.receive(new, 5.0)) == [Woken("vm", version, b"woken")]
 
 
 def test_an_unreadable_wake_up_is_a_missed_one(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +12,11 @@ import pytest
 from kazoo.security import make_acl
 
 from distjob import clock
-from distjob.errors import BackendUnavailable, ConfigError, DistjobError
+from distjob.errors import ConfigError, DistjobError
 from distjob.store import ABSENT, Committed
 from distjob.testing.contract import committed, receive_woken, try_until
 from distjob_zookeeper.layout import Layout
-from servers import SUPERUSER, ZookeeperNode, free_port, wait_for
+from servers import SUPERUSER, ZookeeperNode, wait_for
 from zookeeper_stores import TTL, Open, nodes
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ def test_sasl(spawn_zookeeper: Spawn, opened: Open, tmp_path: Path) -> None:
 # -- TLS -----------------------------------------------------------------------------------------
 
 
-def test_tls_with_certificates_of_both_sides(
+def test_names_answers_and_recipes_with_tls(
     spawn_zookeeper: Spawn, opened: Open, certificates: Path
 ) -> None:
     node = spawn_zookeeper(
@@ -141,9 +140,6 @@ def test_tls_with_certificates_of_both_sides(
     refused(ConfigError, "ca_file", lambda: opened(hosts, tls=True))
     by_name = f"localhost:{node.tls_port}"  # signed, but for another name
     refused(ConfigError, "host name", lambda: opened(by_name, **files))
-    refused(BackendUnavailable, "no connection", lambda: opened(hosts))
-    unknown = {**files, "cert_file": "", "key_file": ""}
-    refused(BackendUnavailable, "no connection", lambda: opened(hosts, **unknown))
     # TLS of kazoo's own, by the user's recipe.
     by_recipe = {
         "use_ssl": True,
@@ -163,33 +159,6 @@ def test_tls_files_that_are_wrong(opened: Open, tmp_path: Path) -> None:
 
 
 # -- wrong servers -------------------------------------------------------------------------------
-
-
-def test_nobody_is_there(opened: Open) -> None:
-    where = f"127.0.0.1:{free_port()}"
-    refused(BackendUnavailable, f"{where}.*refused", lambda: opened(where, timeout=1.0))
-
-
-@pytest.mark.parametrize("greeting", [b"", b"-ERR unknown command\r\n", b"\xff\xff\xff\xff", b"\0"])
-def test_something_else_is_there(opened: Open, greeting: bytes) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as accepted:
-
-        def serve() -> None:
-            while True:
-                try:
-                    link = accepted.enter_context(listener.accept()[0])
-                    link.sendall(greeting)
-                except OSError:
-                    return
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        hosts = f"127.0.0.1:{listener.getsockname()[1]}"
-        try:
-            refused(BackendUnavailable, "no connection", lambda: opened(hosts, timeout=1.0))
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
 
 
 def test_a_server_that_hangs_is_passed_over(hosts: str, opened: Open) -> None:
@@ -217,12 +186,6 @@ def test_a_server_that_grants_more_than_is_asked_for(spawn_zookeeper: Spawn, ope
     begun = clock.monotonic()
     wait_for(lambda: other.remaining([session])[session] == 0.0, "the session ended", 10.0)
     assert clock.monotonic() - begun < 1.0 + other.guarantees.grace
-
-
-def test_another_format(hosts: str, opened: Open, admin: KazooClient, layout: Layout) -> None:
-    opened(hosts)
-    admin.set(layout.format, b"999")
-    refused(ConfigError, "format 999.*format 2", lambda: opened(hosts))
 
 
 def test_what_an_older_distjob_has_left_is_not_touched(

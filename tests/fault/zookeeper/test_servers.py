@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import subprocess
 import sys
 import threading
@@ -17,7 +16,7 @@ from kazoo.protocol.states import KeeperState
 
 from distjob import Client, Job, clock
 from distjob.errors import BackendUnavailable
-from distjob.store import ABSENT, Committed, Versioned
+from distjob.store import Committed, Versioned
 from distjob.testing.contract import committed, receive_woken, try_until
 from distjob.testing.contract.helpers import PATIENCE
 from proxy import Proxy
@@ -175,32 +174,6 @@ def test_what_kazoo_gives_up_is_started_again(
     again = try_until(lambda: store.open_session(TTL, "me"))
     assert store.keep_alive(again)
     assert kazoo_of(store) is not client
-
-
-@pytest.mark.forks
-def test_a_forked_child_gets_an_error_at_once(
-    zookeeper_server: ZookeeperNode, opened: Open
-) -> None:
-    store = opened(zookeeper_server.hosts)
-    me = store.open_session(TTL, "me")
-    if (pid := os.fork()) == 0:
-        refused = 0
-        for call in (
-            lambda: store.read("vm"),
-            lambda: store.keep_alive(me),
-            lambda: store.receive(me, 5.0),
-            lambda: store.commit("vm", ABSENT, b"x", me, ()),
-            lambda: store.open_session(TTL, "child"),
-        ):
-            try:
-                call()
-            except BackendUnavailable:
-                refused += 1
-        store.interrupt()
-        store.close()
-        os._exit(refused)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
-    assert store.keep_alive(me), "the parent's connection is untouched"
 
 
 def test_no_noise(

@@ -51,25 +51,6 @@ def stays_so(store: Blocking, value: bytes | None) -> None:
         threading.Event().wait(0.05)
 
 
-def test_settling_changes_nothing_but_what_is_under_way(hosts: str, opened: Open) -> None:
-    store, other = opened(hosts), opened(hosts)
-    me, you = store.open_session(TTL, "me"), other.open_session(TTL, "you")
-    version = committed(store, "vm", b"x", me)
-    for _ in range(3):
-        store.settle(me)
-        reply = store.commit("vm", version, b"y", me, (me,))
-        assert isinstance(reply, Committed)
-        version = reply.version
-        assert store.receive(me, PATIENCE)
-        assert store.keep_alive(me)
-        assert other.remaining([me])[me] > 0
-        version = committed(other, "vm", b"z", you, me)
-        assert store.receive(me, PATIENCE)
-    store.settle("never was")
-    store.close_session(me)
-    store.settle(me)
-
-
 def test_a_commit_that_was_sent_before_is_refused_after(
     proxy: Proxy, through: str, opened: Open, pool: ThreadPoolExecutor
 ) -> None:

@@ -9,19 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from distjob import clock
 from distjob.errors import BackendUnavailable
-from distjob.store import ABSENT, Committed, Ended, Missed, Woken
+from distjob.store import ABSENT, Committed, Ended
 from distjob_zookeeper.layout import Layout
 from proxy import Proxy
-from servers import ZookeeperCluster, ZookeeperNode, wait_for
+from servers import ZookeeperCluster, wait_for
 from zookeeper_stores import TTL, kazoo_of
 from zookeeper_tasks import (
     PATIENCE,
     committed,
     connect,
     connected,
-    failed,
     play,
     try_until,
     under_way,
@@ -32,37 +30,6 @@ if TYPE_CHECKING:
 
 
 # -- lost and back --------------------------------------------------------------------------------
-
-
-def test_a_server_that_is_lost_and_comes_back(
-    zookeeper_server: ZookeeperNode, hosts: str, fresh_namespace: str
-) -> None:
-    async def steps() -> None:
-        async with connected(hosts, fresh_namespace) as store:
-            me = await store.open_session(30.0, "me")
-            version = await committed(store, "vm", me)
-            receiving = asyncio.create_task(store.receive(me, PATIENCE))
-            await asyncio.sleep(0)
-            await asyncio.to_thread(zookeeper_server.kill)
-            assert "no connection" in str(await failed(receiving))
-            begun = clock.monotonic()
-            for verb in (
-                store.commit("vm", version, b"y", me, ()),
-                store.keep_alive(me),
-                store.read("vm"),
-            ):
-                assert not (await failed(verb)).unanswered
-            assert clock.monotonic() - begun < 2
-            await asyncio.to_thread(zookeeper_server.start)
-            assert await try_until(lambda: store.receive(me, 1.0)) == [Missed()]
-            assert await store.keep_alive(me)
-            reply = await store.commit("vm", version, b"y", me, (me,))
-            assert isinstance(reply, Committed)
-            assert await store.receive(me, PATIENCE) == [
-                Woken(vm="vm", version=reply.version, value=b"y")
-            ]
-
-    play(steps())
 
 
 @pytest.mark.parametrize("applied", [True, False])
@@ -142,46 +109,6 @@ def test_the_leader_dies_under_a_crowd(
 
 
 # -- letting go -----------------------------------------------------------------------------------
-
-
-@pytest.mark.usefixtures("no_thread_left")
-def test_close_under_all_that_is_under_way(
-    proxy: Proxy, through: str, fresh_namespace: str
-) -> None:
-    async def steps() -> None:
-        store = await connect(through, fresh_namespace)
-        me = await store.open_session(TTL, "me")
-        receiving = asyncio.create_task(store.receive(me, PATIENCE))
-        await asyncio.sleep(0)
-        proxy.stall()
-        commits = await under_way(store, me, 20)
-        await asyncio.gather(store.close(), store.close())
-        assert "closed" in str(await failed(receiving))
-        for commit in commits:
-            assert (await failed(commit)).unanswered
-        for verb in (store.read("vm"), store.keep_alive(me), store.receive(me, 0.0)):
-            assert "closed" in str(await failed(verb))
-        with pytest.raises(BackendUnavailable, match="closed"):
-            await anext(store.scan())
-
-    begun = clock.monotonic()
-    play(steps())
-    assert clock.monotonic() - begun < 10
-
-
-@pytest.mark.usefixtures("no_thread_left")
-def test_a_close_that_is_cancelled_closes(hosts: str, fresh_namespace: str) -> None:
-    async def steps() -> None:
-        for patience in range(4):
-            store = await connect(hosts, fresh_namespace)
-            closing = asyncio.create_task(store.close())
-            for _ in range(patience):
-                await asyncio.sleep(0)
-            closing.cancel()
-            await asyncio.wait([closing])
-            await store.close()
-
-    play(steps())
 
 
 def test_answers_that_come_when_the_loop_is_closed(

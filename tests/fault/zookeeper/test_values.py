@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from distjob.errors import BackendUnavailable, RecordError
+from distjob.errors import RecordError
 from distjob.store import ABSENT, Committed, Gone, Missed, Stale, Versioned, Woken
-from distjob.testing.contract import committed, receive_woken, try_until
+from distjob.testing.contract import committed, receive_woken
 from distjob.testing.contract.helpers import PATIENCE
 from distjob_zookeeper.layout import LARGEST, Layout, Version
-from proxy import Proxy
 from zookeeper_stores import TTL, Open, counted, kazoo_of, nodes
 
 if TYPE_CHECKING:
@@ -56,36 +55,6 @@ def test_a_number_without_more_is_looked_up(hosts: str, opened: Open) -> None:
 
 
 # -- lost replies ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("applied", [True, False])
-def test_a_change_whose_reply_was_lost(
-    proxy: Proxy, through: str, opened: Open, applied: bool
-) -> None:
-    store = opened(through)
-    me = store.open_session(TTL, "me")
-    first = committed(store, "vm", b"one", me)
-    (proxy.drop_next_reply if applied else proxy.drop_next_request)(b"two")
-    with pytest.raises(BackendUnavailable) as caught:
-        store.commit("vm", first, b"two", me, ())
-    assert caught.value.unanswered
-    assert proxy.dropped.is_set()
-    found = try_until(lambda: store.read("vm"))
-    assert found.value == (b"two" if applied else b"one")
-    assert store.keep_alive(me)
-    reply = store.commit("vm", first, b"three", me, ())
-    if applied:
-        assert reply == Stale(version=found.version, value=b"two")
-    else:
-        assert isinstance(reply, Committed)
-
-
-def test_a_lost_read_has_changed_nothing(proxy: Proxy, through: str, opened: Open) -> None:
-    store = opened(through)
-    proxy.drop_next_reply(b"/vm/lost")
-    with pytest.raises(BackendUnavailable) as caught:
-        store.read("lost")
-    assert not caught.value.unanswered
 
 
 def test_merged_wake_ups_are_missed(hosts: str, opened: Open) -> None:

@@ -1,0 +1,109 @@
+"""Replies and requests that are lost, and servers that hang: what is said of a change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from distjob import clock
+from distjob.store import ABSENT, Committed, Stale, Store
+from distjob_redis import RedisRecipe
+from distjob_redis.faults import Why, meaning
+from on_redis import TTL, Connect, failed
+from proxy import Proxy
+from servers import RedisServer
+
+
+def test_a_lost_reply_is_unanswered_and_applied_once(through: Store, proxy: Proxy) -> None:
+    me = through.open_session(TTL, "me")
+    proxy.drop_next_reply(to=b"EVALSHA")
+    assert failed(lambda: through.commit("vm", ABSENT, b"one", me, ())).unanswered
+    found = through.read("vm")
+    assert found.value == b"one"
+    assert through.commit("vm", ABSENT, b"two", me, ()) == Stale(found.version, b"one")
+
+
+def test_a_lost_request_is_unanswered_too(through: Store, proxy: Proxy) -> None:
+    me = through.open_session(TTL, "me")
+    proxy.drop_next_request(holding=b"EVALSHA")
+    assert failed(lambda: through.commit("vm", ABSENT, b"one", me, ())).unanswered
+    assert through.read("vm").value is None
+
+
+@pytest.mark.parametrize("command", [b"SET", b"PEXPIRE", b"DEL"])
+def test_session_verbs_say_that_they_are_unanswered(
+    through: Store, proxy: Proxy, command: bytes
+) -> None:
+    me = through.open_session(TTL, "me")
+    proxy.drop_next_reply(to=command)
+    verbs: dict[bytes, Callable[[], object]] = {
+        b"SET": lambda: through.open_session(TTL, "me"),
+        b"PEXPIRE": lambda: through.keep_alive(me),
+        b"DEL": lambda: through.close_session(me),
+    }
+    assert failed(verbs[command]).unanswered
+    assert through.keep_alive(me) is (command != b"DEL")
+
+
+def test_reading_is_never_unanswered(through: Store, proxy: Proxy) -> None:
+    proxy.drop_next_reply(to=b"GET")
+    assert not failed(lambda: through.read("vm")).unanswered
+    proxy.drop_next_reply(to=b"PTTL")
+    assert not failed(lambda: through.remaining(["a", "b"])).unanswered
+    assert dict(through.remaining(["a", "b"])) == {"a": 0.0, "b": 0.0}
+
+
+def test_refused_is_not_unanswered(through: Store, proxy: Proxy) -> None:
+    me = through.open_session(TTL, "me")
+    proxy.refuse()
+    assert not failed(lambda: through.commit("vm", ABSENT, b"one", me, ())).unanswered
+    proxy.accept()
+    assert isinstance(through.commit("vm", ABSENT, b"one", me, ()), Committed)
+
+
+def test_a_connection_cut_while_idle_costs_nothing(through: Store, proxy: Proxy) -> None:
+    me = through.open_session(TTL, "me")
+    proxy.cut()
+    assert isinstance(through.commit("vm", ABSENT, b"one", me, ()), Committed)
+
+
+def test_a_paused_server_is_given_up_in_time(redis_server: RedisServer, connect: Connect) -> None:
+    store = connect(timeout=0.5)
+    me = store.open_session(TTL, "me")
+    redis_server.pause()
+    try:
+        begun = clock.monotonic()
+        assert failed(lambda: store.commit("vm", ABSENT, b"one", me, ())).unanswered
+        assert not failed(lambda: store.read("vm")).unanswered
+        assert 0.9 < clock.monotonic() - begun < 3.0
+    finally:
+        redis_server.resume()
+    assert store.read("vm").value in (b"one", None)
+
+
+def test_a_driver_that_would_send_a_command_again_does_not(
+    connect: Connect, proxy: Proxy, world: str
+) -> None:
+    """A recipe may make clients that try again: nothing is sent by their commands."""
+
+    def make(module: Any, options: dict[str, Any]) -> Any:
+        kind = AsyncRetry if world == "asyncio" else Retry
+        return module.Redis(**{**options, "retry": kind(NoBackoff(), 3)})
+
+    store = connect(f"redis://{proxy.address}/0", kind=RedisRecipe, make=make)
+    me = store.open_session(TTL, "me")
+    proxy.drop_next_reply(to=b"EVALSHA")
+    assert failed(lambda: store.commit("vm", ABSENT, b"one", me, ())).unanswered
+    assert store.read("vm").value == b"one"
+
+
+def test_a_host_name_is_not_taken_for_an_answer() -> None:
+    lost = redis.ConnectionError("Error while reading from ROOM-MISCONF:6379")
+    fault = meaning(lost, "here", change=True)
+    assert (fault.why, fault.made) == (Why.LOST, "unknown")
