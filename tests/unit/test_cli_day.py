@@ -23,7 +23,7 @@ import distjob
 from distjob import errors
 from distjob.cli.app import cli
 from distjob.cli.data import DoctorData, StatusData, schema_of
-from distjob.cli.show import COLUMNS
+from distjob.cli.show import COLUMNS, show
 from distjob.cli.table import Screenful, table
 from distjob.client import Client, connect
 from distjob.config import load
@@ -208,6 +208,18 @@ def test_columns_are_chosen(config: Path, client: Client) -> None:
         assert wrong.exit_code == 2
         assert "no column 'tokn'; did you mean 'token'?" in wrong.stderr
         assert all(name in wrong.stderr for name in COLUMNS)
+
+
+def test_columns_are_lines_on_a_terminal_too(
+    config: Path, client: Client, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    with client.begin("vm-1", "modify"):
+        found = client.list()
+        show(found, ["vm", "job"])
+        assert capsys.readouterr().out == "vm\tjob\nvm-1\tmodify\n"
+        show(found)
+        assert "\t" not in capsys.readouterr().out
 
 
 def test_ls_filters_and_sorts(config: Path, tmp_path: Path, client: Client) -> None:
@@ -433,6 +445,21 @@ def test_a_hold_that_can_not_say_why_is_none(
 
     monkeypatch.setattr("distjob.lease.AsyncJobLease.allow", refuse)
     assert invoke("hold", "vm", "--reason", "new disk", "--config", config).exit_code == 75
+    assert client.status("vm").idle
+
+
+def test_a_hold_that_may_have_stayed_is_told(
+    config: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise errors.OutcomeUnknown("away")
+
+    monkeypatch.setattr("distjob.lease.AsyncJobLease.allow", refuse)
+    monkeypatch.setattr("distjob.lease.AsyncJobLease.end", refuse)
+    result = invoke("hold", "vm", "--reason", "new disk", "--config", config)
+    assert result.exit_code == 75
+    assert "away; if a hold without a reason stays: distjob discard vm" in result.stderr
+    assert invoke("discard", "vm", "--config", config).exit_code == 0
     assert client.status("vm").idle
 
 
