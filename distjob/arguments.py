@@ -15,7 +15,7 @@ from distjob import clock, forgotten
 from distjob.choices import chosen
 from distjob.errors import BadRequest
 from distjob.jobs import AgentJob, AsyncJob, Job, Mask, OnOwnerLoss, mask_of
-from distjob.names import check_label, check_ttl, check_vm, check_wait
+from distjob.names import Seconds, check_label, check_ttl, check_vm, check_wait
 from distjob.protocol import begin as beginning
 from distjob.protocol import outside
 from distjob.protocol.controller import Controller
@@ -57,7 +57,7 @@ def controller(
 # -- operations -----------------------------------------------------------------------------------
 
 
-def begin(me: Controller, vm: str, wish: Wish, wait: float | None) -> Op[Held]:
+def begin(me: Controller, vm: str, wish: Wish, wait: Seconds | None) -> Op[Held]:
     """Begin, waiting ``wait`` seconds or the client's default: it is never refused as busy."""
     return cast("Op[Held]", beginning.begin(me, check_vm(vm), wish, _patience(me, wait)))
 
@@ -74,13 +74,13 @@ def granted(held: Held | None) -> Held:
     return held
 
 
-def abort(me: Controller, vm: str, reason: str, api: str, wait: float | None) -> Op[JobStatus]:
+def abort(me: Controller, vm: str, reason: str, api: str, wait: Seconds | None) -> Op[JobStatus]:
     why = check_label("a reason", reason)
     label = _label(api or "abort")
     return outside.abort(me, check_vm(vm), why, label, _patience(me, wait))
 
 
-def _patience(me: Controller, wait: float | None) -> float:
+def _patience(me: Controller, wait: Seconds | None) -> float:
     return me.wait if wait is None else check_wait(wait)
 
 

@@ -16,7 +16,7 @@ from distjob.driver import Runner
 from distjob.errors import DistjobError
 from distjob.fence import Fence
 from distjob.jobs import AsyncJob, Job, JobLike, Slot
-from distjob.names import check_wait
+from distjob.names import Seconds, check_wait
 from distjob.protocol import held as holding
 from distjob.protocol import owner as owning
 from distjob.protocol.begin import GRACE
@@ -223,7 +223,7 @@ class AsyncJobLease(Lease, LongFacts):
 
     __slots__ = ()
 
-    def nested(self, *, api: str = "", wait: float | None = None) -> Lease:
+    def nested(self, *, api: str = "", wait: Seconds | None = None) -> Lease:
         """Begin a step of this job: it takes the sync slot, past the mask.
 
         ``api``: what the step does, for people. ``wait``: seconds, the client's default if None.
@@ -264,7 +264,7 @@ class AsyncJobLease(Lease, LongFacts):
         progress, me = arguments.progress(self.vm, done, total, unit), self._runner.me
         self._runner.run(owning.set_progress(me, self._held, progress, patience=GRACE))
 
-    def wait_abort(self, timeout: float | None = None) -> AbortRequest | None:
+    def wait_abort(self, timeout: Seconds | None = None) -> AbortRequest | None:
         """Wait until the job is asked to abort, at most ``timeout`` seconds; None if it was not.
 
         Without a round trip: the request is pushed by who makes it. Raises LeaseLost as soon as

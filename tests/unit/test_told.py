@@ -8,13 +8,14 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 import distjob
 from distjob import Client, Job, aio, connect
-from distjob.errors import ConfigError, JobTimeout
+from distjob.errors import BadRequest, ConfigError, JobTimeout
 from distjob.testing.memory import MemoryServer, MemoryStore
 
 
@@ -81,6 +82,15 @@ def test_who_waits_for_itself_is_told(client: Client) -> None:
     with client.begin_async("vm", "save"), pytest.raises(JobTimeout) as error:
         client.begin("vm", "modify", wait=0)
     assert "(this same client's: begin its steps by nested()" in str(error.value)
+
+
+def test_a_wait_is_seconds_or_a_timedelta(client: Client) -> None:
+    with client.begin("vm", "modify", wait=timedelta(minutes=1)), pytest.raises(JobTimeout):
+        client.begin("vm", "modify", wait=timedelta())
+    with client.begin_async("vm2", "save") as long:
+        assert long.wait_abort(timedelta(milliseconds=1)) is None
+    with pytest.raises(BadRequest, match="from 0 to 31536000, not -60"):
+        client.begin("vm", "modify", wait=timedelta(minutes=-1))
 
 
 def test_who_waits_for_another_is_not() -> None:
