@@ -11,11 +11,12 @@ import zlib
 import msgspec
 
 from distjob.errors import RecordError
-from distjob.jobs import Job
-from distjob.record import JobRecord
+from distjob.jobs import PLAIN_JOBS, Job
+from distjob.record import LONGEST_LINE, JobRecord
 
 FORMAT = 1
 _MAGIC = b"distjob/"
+_PLAIN = frozenset(PLAIN_JOBS)
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(JobRecord)
 
@@ -49,7 +50,8 @@ def decode(vm: str, version: int, value: bytes | None) -> JobRecord:
         raise _broken(vm, "its checksum is wrong")
     try:
         record = _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        # Of Python's own: bytes that are no UTF-8, an integer of too many digits, deep nesting.
         raise _broken(vm, str(error)) from error
     if flaw := _flaw(record, version):
         raise _broken(vm, flaw)
@@ -66,8 +68,12 @@ def _flaw(record: JobRecord, version: int) -> str:
         record.async_.ticket.job is not Job.ASYNC or record.async_.ticket.kind is None
     ):
         return "the async slot holds no async job"
+    if record.async_ and not _PLAIN.issuperset(record.async_.mask):
+        return "a mask lets in what is never masked in"
     if any(not 0 <= holder.token <= version for _, holder in record.holders()):
         return "a token is larger than the record's version"
+    if len(record.queue) > LONGEST_LINE:
+        return f"more than {LONGEST_LINE} wait"
     waiting = [ticket.id for ticket in record.queue]
     if len({*waiting}) < len(waiting) or any(record.held(ticket_id) for ticket_id in waiting):
         return "a ticket stands in it twice"

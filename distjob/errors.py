@@ -59,7 +59,7 @@ class JobTimeout(_Refused):
 
 
 class QueueFull(_Refused):
-    """``max_queued`` jobs are held or waited for already. Nothing was changed."""
+    """``max_queued`` jobs are held or waited for already, or 10,000 wait. Nothing was changed."""
 
 
 class NotOwner(DistjobError):

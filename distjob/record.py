@@ -24,6 +24,9 @@ import msgspec
 from distjob.jobs import DEFAULT_MASK, Job, Slot
 from distjob.ticket import AsyncHolder, Holder, Left, Ticket
 
+LONGEST_LINE = 10_000
+"""So many wait for a VM at most, exempt or not: each begin and end reads the whole record."""
+
 H = TypeVar("H", bound=Holder)
 _Test = Callable[[Ticket], bool]
 
@@ -36,7 +39,7 @@ class Verdict(Enum):
     BUSY = auto()
     """It can't start now and does not want to wait."""
     FULL = auto()
-    """``max_queued`` holders and waiters are there already."""
+    """``max_queued`` holders and waiters are there already, or `LONGEST_LINE` waiters."""
     NOT_OWNER = auto()
     """A step of an async job that is not the asker's; adopting one that has an owner."""
     WRONG_JOB = auto()
@@ -169,6 +172,8 @@ class JobRecord(
             return Verdict.GRANTED, self._grant(ticket, today)
         if not wait:
             return Verdict.BUSY, self
+        if len(self.queue) >= LONGEST_LINE:
+            return Verdict.FULL, self
         return Verdict.WAITING, msgspec.structs.replace(self, queue=(*self.queue, ticket))
 
     def end(self, ticket_id: str, *, today: float) -> JobRecord:
@@ -242,7 +247,8 @@ class JobRecord(
         """Let in the oldest that may start, then the oldest of the rest: no grant frees another.
 
         All of it happens at one moment. So an async request that came later than the sync job
-        let in, and would let it in, starts before it took the slot (libvirt's trace 2113).
+        let in, and would let it in, starts before it took the slot (libvirt's trace 2113); unless
+        it would shut out somebody older, who waits for that slot, too.
         """
         if not self.queue:
             return self
@@ -257,8 +263,9 @@ class JobRecord(
         let_in = record.sync if record.sync is not self.sync else None
         if let_in and not record.async_ and let_in.ticket.job in DEFAULT_MASK:
             later = next((ticket for ticket in left if ticket.job is Job.ASYNC), None)
-            if later:
-                record = record._grant(later, today)
+            with_it = record._grant(later, today) if later else record
+            if later and not any(with_it.masked(older) for older in left[: left.index(later)]):
+                record = with_it
                 left.remove(later)
         return msgspec.structs.replace(record, queue=tuple(left))
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import (
     AsyncIterator,
-    Awaitable,
     Callable,
     Collection,
     Coroutine,
@@ -261,7 +260,7 @@ class Backend(msgspec.Struct, frozen=True):
 
     What does not go together its ``__post_init__`` refuses, by `distjob.sections.Mistake`.
     """
-    source: Callable[[Any, str, float, World, int], Coroutine[Any, Any, Source]] | None = None
+    source: Callable[[Any, str, float, World, int], Coroutine[Any, Any, Source]]
     """(settings, namespace, TTL of the sessions in seconds, world, shard) -> a `Source`.
 
     Imports the client library; checks what the server must have and what all controllers of the
@@ -269,13 +268,6 @@ class Backend(msgspec.Struct, frozen=True):
     """
     shards: Callable[[Any], int] = lambda _: 1
     """Among how many sources the VMs are spread, by the settings."""
-    connect: Callable[[Any, str, float], Store] | None = None
-    """For a backend without a source: (settings, namespace, TTL) -> a store that has answered once.
-
-    Raises `BackendUnavailable` or `ConfigError`.
-    """
-    connect_async: Callable[[Any, str, float], Awaitable[AsyncStore]] | None = None
-    """As ``connect``, in the event loop that the store is to be used in; None: it can't be."""
     extra: str = ""
     """What to install for the client library: ``pip install distjob-vm[extra]``; empty: nothing."""
     promises: Mapping[str, Guarantees] = {}
@@ -284,7 +276,7 @@ class Backend(msgspec.Struct, frozen=True):
     """(settings) -> where the store is, and why there, for people; connects to nothing."""
     check: Callable[[Any, float], None] | None = None
     """(settings, TTL of the sessions in seconds): refuses, by `distjob.sections.Mistake`, what does
-    not go with that TTL. Called when settings are read, and before ``connect``; touches nothing.
+    not go with that TTL. Called when settings are read, and before connecting; touches nothing.
     A TTL that is shorter than all ``promises`` allow is refused without it.
     """
     urls: Mapping[str, Callable[[str], Mapping[str, Any]]] = {}

@@ -77,7 +77,9 @@ class Left(StrEnum):
     """Its owner's session has ended."""
 
 
-class Progress(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+class Progress(
+    msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True
+):
     """How far an async job has come, as its owner says. libvirt: ``virDomainGetJobStats``."""
 
     done: float
@@ -86,7 +88,9 @@ class Progress(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     unit: str = ""
 
 
-class AbortRequest(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+class AbortRequest(
+    msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True
+):
     """Somebody wants an async job to stop; its owner decides."""
 
     by: Owner

@@ -7,7 +7,7 @@ same line. Pure: facts come from the record, times from the caller.
 from __future__ import annotations
 
 from distjob.jobs import Job, Slot
-from distjob.record import JobRecord
+from distjob.record import LONGEST_LINE, JobRecord
 from distjob.ticket import AsyncHolder, Holder, Owner, Ticket
 
 
@@ -93,7 +93,9 @@ def _if_own(slot: Slot, holder: Holder, ticket: Ticket) -> str:
 def full_text(vm: str, record: JobRecord, ticket: Ticket, limit: int, today: float) -> str:
     """The message of `QueueFull`."""
     facts = [holder_facts(slot, holder, today) for slot, holder in record.blockers(ticket)]
-    count = f"{record.count()} jobs are held or waited for, max_queued is {limit}"
+    reached = 0 < limit <= record.count()
+    bound = f"max_queued is {limit}" if reached else f"more than {LONGEST_LINE} can't wait for a VM"
+    count = f"{record.count()} jobs are held or waited for, {bound}"
     return (
         f"{libvirt_text(record, ticket, full=True)}: VM {vm!r}: {job_name(ticket)} refused:"
         f" {'; '.join([count, *facts])}"

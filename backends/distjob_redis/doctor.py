@@ -1,8 +1,7 @@
 """What an operator should know of the servers behind a store: `distjob.store.Backend.examine`.
 
 Asks each server and each sentinel, as the store's own user, and changes nothing. For blocking
-stores: `distjob doctor` opens one. What is refused
-at connect is not looked for again. Knows no keys.
+stores: `distjob doctor` opens one. What is refused at connect is not looked for again.
 """
 
 from __future__ import annotations

@@ -105,27 +105,19 @@ def connect(name: str, section: Any, namespace: str, ttl: float) -> Store:
     """Open the store of the backend called ``name``. Raises ConfigError, BackendUnavailable."""
     backend = _checked(name, section, ttl)
     with _extra(name, backend):
-        if backend.source is not None:
-            world = Threads()
-            source = backend.source(section, namespace, ttl, world, 0)
-            return Blocking(now(opened(source, world, ttl)))
-        if backend.connect is None:
-            raise ConfigError(f"backend {name!r} is for asyncio only: use distjob.aio.connect")
-        return backend.connect(section, namespace, ttl)
+        world = Threads()
+        source = backend.source(section, namespace, ttl, world, 0)
+        return Blocking(now(opened(source, world, ttl)))
 
 
 async def connect_async(name: str, section: Any, namespace: str, ttl: float) -> AsyncStore:
     """As `connect`, for the event loop that runs."""
     backend = _checked(name, section, ttl)
     with _extra(name, backend):
-        if backend.source is not None:
-            from distjob.backend.tasks import Tasks  # a blocking program needs no asyncio
+        from distjob.backend.tasks import Tasks  # a blocking program needs no asyncio
 
-            world = Tasks()
-            return await opened(backend.source(section, namespace, ttl, world, 0), world, ttl)
-        if backend.connect_async is None:
-            raise ConfigError(f"backend {name!r} is for blocking clients only: use distjob.connect")
-        return await backend.connect_async(section, namespace, ttl)
+        world = Tasks()
+        return await opened(backend.source(section, namespace, ttl, world, 0), world, ttl)
 
 
 def _checked(name: str, section: Any, ttl: float) -> Backend:

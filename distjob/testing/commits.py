@@ -202,15 +202,12 @@ class Commits:
 
 def _next(old: Plain, new: Plain, voided: set[str], ended: set[str], parts: Parts) -> Plain:
     """What the rules make of ``old``: first the dead are voided, then the author's own change."""
-    state, before = old.copy(), old.ids() - {ticket["id"] for ticket in old.queue}
+    state = old.copy()
     if voided:
         state.void(voided)
         state.let_in()
     state.force(parts.forced)
     running, after = state.running, new.running
-    if running and running["id"] in ended:  # a step that this commit let in goes with it
-        let_in = [t for t in state.seats.values() if t["id"] not in before]
-        ended = ended | {t["id"] for t in let_in if t.get("parent") == running["id"]}
     if running and running["id"] in ended and new.left == "orphaned":
         state.void(ended)
     else:

@@ -44,6 +44,8 @@ class Plain:
         self.long: dict[str, Any] = {name: said.get(name, _FRESH[name]) for name in _FRESH}
         self.long["mask"] = tuple(self.long["mask"])
         self.queue: list[PlainTicket] = list(raw.get("queue", ()))
+        self.seated: set[str] = set()
+        """Who was let in since this was copied: by the commit that is under way."""
 
     def copy(self) -> Plain:
         """One that can be changed without changing this one."""
@@ -99,9 +101,10 @@ class Plain:
         return names == (running["id"], running["session"], running["kind"])
 
     def full(self, ticket: PlainTicket, max_queued: int) -> bool:
-        """Whether ``max_queued`` keeps it out."""
+        """Whether ``max_queued`` keeps it out, or a line that is longer than any may be."""
         exempt = ticket.get("job") in ("async", "destroy")
-        return not exempt and 0 < max_queued < len(self.ids()) + 1
+        too_many = not exempt and 0 < max_queued < len(self.ids()) + 1
+        return too_many or (len(self.queue) >= 10_000 and not self.may_start(ticket))
 
     def add(self, ticket: PlainTicket) -> None:
         """Let it in, or have it wait behind all others."""
@@ -149,7 +152,7 @@ class Plain:
         """The oldest that may start, again and again; then the async request of libvirt's quirk.
 
         The quirk: if a sync job was let in that every async job lets in, and no async job runs,
-        the oldest async request starts with it.
+        the oldest async request starts with it, if it shuts out none that is older.
         """
         before = self.seats.get("sync")
         while first := next((t for t in self.queue if self.may_start(t)), None):
@@ -159,14 +162,22 @@ class Plain:
         if sync is None or sync is before or "async" in self.seats:
             return
         later = next((t for t in self.queue if t.get("job") == "async"), None)
-        if sync.get("job") in _ALWAYS_ASKED and later:
+        if later is None or sync.get("job") not in _ALWAYS_ASKED:
+            return
+        older = self.queue[: self.queue.index(later)]
+        if all(t.get("job") in (None, *_ALWAYS_ASKED) for t in older):
             self._seat(later)
             self.queue.remove(later)
 
     def _drop(self, ids: Collection[str]) -> None:
+        """Out of the queue, with their steps: those that wait, or were let in just now."""
         self.queue = [t for t in self.queue if t["id"] not in ids and t.get("parent") not in ids]
+        step = self.seats.get("sync", {})
+        if step.get("parent") in ids and step["id"] in self.seated:
+            del self.seats["sync"]
 
     def _seat(self, ticket: PlainTicket) -> None:
+        self.seated.add(ticket["id"])
         for slot in slots_of(ticket):
             self.seats[slot] = ticket
             if slot == "async":

@@ -284,6 +284,19 @@ def with_job(record: JobRecord, **changes: object) -> JobRecord:
     return msgspec.structs.replace(record, async_=msgspec.structs.replace(record.async_, **changes))
 
 
+def migrations_pass_older_modifications(patch: Patch) -> None:
+    """Whenever a query heads the line."""
+    honest = JobRecord.promote
+
+    def promote(self: JobRecord, today: float) -> JobRecord:
+        with patch.context() as within:
+            within.setattr(JobRecord, "masked", lambda self, ticket: False)
+            freed = honest(self, today)
+        return freed if freed.async_ and not self.async_ else honest(self, today)
+
+    patch.setattr(JobRecord, "promote", promote)
+
+
 def orphans_released(patch: Patch) -> None:
     patch.setattr(AsyncHolder, "outlives", property(lambda self: False))
 
@@ -488,6 +501,7 @@ CASES: list[tuple[Callable[[Patch], None], str, str]] = [
     (masks_of_orphans_ignored, "let in", "crash"),
     (steps_of_anybody, "steps", "calm"),
     (steps_outlive_their_job, "steps", "calm"),
+    (migrations_pass_older_modifications, "let in", "calm"),
     (orphans_released, "owner loss", "crash"),
     (orphans_released, "owner loss", "sleep"),
     (all_jobs_orphaned, "owner loss", "crash"),

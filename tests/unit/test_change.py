@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from distjob.codec import encode
-from distjob.jobs import Job
+from distjob.jobs import AsyncJob, Job
 from distjob.protocol.change import change
 from distjob.protocol.controller import Controller
 from distjob.protocol.effects import Commit, Op, Read, Wait
-from distjob.protocol.parts import Wish
+from distjob.protocol.parts import View, Wish
 from distjob.protocol.tries import HERD, LONGEST
 from distjob.record import JobRecord
-from distjob.store import Committed, Stale, Versioned
+from distjob.store import Committed, Gone, Stale, Versioned
 from distjob.ticket import Owner
 
 
@@ -123,3 +123,26 @@ def test_no_pause_is_longer_than_a_call_may_take(me: Controller, clock: Clock) -
     for _ in range(50):
         store.refuse(0.01, 1)
         assert isinstance(store.asked, Commit)
+
+
+def test_a_step_is_not_let_in_by_the_commit_that_ends_its_job(me: Controller, clock: Clock) -> None:
+    """The store says that who held the sync slot is dead, while the owner ends its job."""
+    mine, dead = me.opened("mine", clock.now), me.opened("dead", clock.now)
+    long = me.ticket(mine, Wish("x", job=Job.ASYNC, kind=AsyncJob.SAVE))
+    step = Wish("x", job=Job.ASYNC_NESTED, kind=AsyncJob.SAVE, parent=long.id)
+    record = JobRecord()
+    for ticket in (
+        long,
+        me.ticket(dead, Wish("x", job=Job.QUERY)),
+        me.ticket(mine, step),
+        me.ticket(dead, Wish("x", job=Job.MODIFY)),
+    ):
+        record = record.request(ticket, today=0.0)[1]
+    me.saw("vm", View(5, record.at(5)))
+    until = clock.now + 30
+    op = change(me, mine, "vm", lambda r: (r.end(long.id, today=0.0), None), until=until)
+    first: Any = next(op)
+    assert first.wake == {mine.id, dead.id}
+    second: Any = op.send(Gone(frozenset((dead.id,))))
+    assert (second.expected, second.value) == (5, None), "nobody holds or waits any more"
+    assert second.wake == {mine.id}, "whose step is told"

@@ -1,15 +1,18 @@
 """Bytes in the store: what was written is read; anything else is refused, never guessed."""
 
+import zlib
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distjob import codec
 from distjob.async_job import amend
 from distjob.codec import decode, encode
 from distjob.errors import RecordError
 from distjob.jobs import AgentJob, AsyncJob, Job, mask_of
-from distjob.record import JobRecord
+from distjob.record import LONGEST_LINE, JobRecord
 from distjob.ticket import Holder, Owner, Ticket
 
 OWNER = Owner("ctl", "host", 7)
@@ -121,10 +124,61 @@ def test_what_no_rules_could_make_is_refused():
             decode("vm", 4 if flawed is record else 5, encode(flawed))
 
 
+def value_of(body):
+    """Whatever it is, as a value with a right checksum."""
+    return b"distjob/1 %08x %b" % (zlib.crc32(body), body)
+
+
+@pytest.mark.parametrize("forged", ["async", "async nested"])
+def test_a_mask_lets_in_no_second_async_job(forged):
+    """Whoever can write to the store could have had one granted beside the first."""
+    body = VALUE.split(b" ", 2)[2]
+    broken = body.replace(b'"mask":["query"', b'"mask":["%b"' % forged.encode(), 1)
+    assert broken != body
+    with pytest.raises(RecordError, match=r"'vm-7'.*never masked in"):
+        decode("vm-7", 5, value_of(broken))
+
+
+OWN = b'{"controller":"ctl","host":"host","pid":7}'
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b'"progress":{"done":1.0,"x":%b}', b'"abort":{"by":' + OWN + b',"asked":1.0,"x":%b}'],
+    ids=["progress", "abort"],
+)
+@pytest.mark.parametrize("depth", [0, 1, 100_000])
+def test_unknown_fields_of_what_is_said_are_refused(said, depth):
+    body = VALUE.split(b" ", 2)[2]
+    more = said % (b"[" * depth + b"1" + b"]" * depth)
+    forged = body.replace(b'"async":{', b'"async":{' + more + b",", 1)
+    assert forged != body
+    with pytest.raises(RecordError, match="unknown field `x`"):
+        decode("vm", 5, value_of(forged))
+
+
+@pytest.mark.parametrize("error", [RecursionError("too deep"), ValueError("too many digits")])
+def test_whatever_reading_raises_is_told_of_the_record(monkeypatch, error):
+    class Decoder:
+        def decode(self, body):
+            raise error
+
+    monkeypatch.setattr(codec, "_decoder", Decoder())
+    with pytest.raises(RecordError, match=f"'vm-7'.*{error}"):
+        decode("vm-7", 5, VALUE)
+
+
+def test_a_line_that_is_too_long_is_refused():
+    line = tuple(ticket(number, job=Job.MODIFY) for number in range(LONGEST_LINE + 1))
+    record = msgspec.structs.replace(full().at(5), queue=line)
+    with pytest.raises(RecordError, match=f"'vm-7'.*more than {LONGEST_LINE} wait"):
+        decode("vm-7", 5, encode(record))
+    longest = msgspec.structs.replace(record, queue=line[1:])
+    assert decode("vm-7", 5, encode(longest)) == longest
+
+
 @pytest.mark.parametrize("change", [b'"slot":1,', b'"queue":7,', b'"sync":{},'])
 def test_unknown_and_wrong_fields_are_refused(change):
-    import zlib
-
     body = VALUE.split(b" ", 2)[2].replace(b"{", b"{" + change, 1)
     with pytest.raises(RecordError, match="broken record"):
         decode("vm", 5, b"distjob/1 %08x %b" % (zlib.crc32(body), body))

@@ -17,6 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distjob import config
+from distjob.backend.source import Source
+from distjob.backend.world import World
 from distjob.config import (
     JobSettings,
     SessionSettings,
@@ -32,6 +34,7 @@ from distjob.config.schema import structs_of
 from distjob.errors import BadRequest, ConfigError
 from distjob.sections import Mistake
 from distjob.store import Backend
+from distjob.testing.memory import MemoryServer, MemorySource
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SECRET = "hunter2-s3cr3t"
@@ -77,11 +80,19 @@ class Point:
         return self._target
 
 
-def connect_test(section: Section, namespace: str, ttl: float) -> Any:
-    return ("store", section.url, namespace, ttl)
+class AskedSource(MemorySource):
+    """Remembers how it was opened."""
+
+    def __init__(self, world: World, *asked: object) -> None:
+        super().__init__(MemoryServer(), world)
+        self.asked = asked
 
 
-def connect_without_library(section: object, namespace: str, ttl: float) -> Any:
+async def a_source(section: Section, namespace: str, ttl: float, world: World, _: int) -> Source:
+    return AskedSource(world, section.url, namespace, ttl)
+
+
+async def a_source_without_library(*_: object) -> Source:
     import library_that_nobody_has.client  # type: ignore[import-not-found]  # noqa: F401
 
 
@@ -89,8 +100,8 @@ def connect_without_library(section: object, namespace: str, ttl: float) -> Any:
 def more_backends(monkeypatch: pytest.MonkeyPatch) -> None:
     real = backends.entry_points()
     more = [
-        Point("test", Backend(settings=Section, connect=connect_test)),
-        Point("bare", Backend(settings=Strict, connect=connect_without_library, extra="bare")),
+        Point("test", Backend(settings=Section, source=a_source)),
+        Point("bare", Backend(settings=Strict, source=a_source_without_library, extra="bare")),
         Point("broken", ImportError("no module named x")),
         Point("wrong", object()),
     ]
@@ -498,9 +509,9 @@ def test_settings_made_by_hand_are_checked() -> None:
 def test_open_backend() -> None:
     settings = load({"backend": "test", "namespace": "n", "session": {"ttl": 3}})
     opened: Any = open_backend(settings)
-    assert opened == ("store", "test://localhost", "n", 3.0)
+    assert opened.verbs.source.asked == ("test://localhost", "n", 3.0)
     opened = open_backend(Settings(backend="test"))
-    assert opened == ("store", "test://localhost", "default", 10.0)
+    assert opened.verbs.source.asked == ("test://localhost", "default", 10.0)
     with pytest.raises(ConfigError, match=r"backend: no backend .* did you mean 'test'"):
         open_backend(Settings(backend="tset", section=Section()))
     with pytest.raises(ConfigError, match="test: must be Section, is dict"):
@@ -528,7 +539,7 @@ def test_a_check_of_a_backend_shows_no_value(monkeypatch: pytest.MonkeyPatch) ->
     def check(section: Section, ttl: float) -> None:
         raise Mistake("nodes", f"must not be {section.password} for {ttl:g} s")
 
-    point = Point("own", Backend(settings=Section, connect=connect_test, check=check))
+    point = Point("own", Backend(settings=Section, source=a_source, check=check))
     monkeypatch.setattr(backends, "entry_points", lambda: [point])
     said = error_of({"backend": "own", "own": {"password": SECRET}})
     assert said == "settings: own.nodes: must not be *** for 10 s"
@@ -553,10 +564,10 @@ def test_a_missing_client_library() -> None:
 
 
 def test_a_backends_own_missing_module_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
-    def connect(section: object, namespace: str, ttl: float) -> Any:
+    async def source(*_: object) -> Source:
         raise ModuleNotFoundError("No module named 'test_pkg.gone'", name="test_pkg.gone")
 
-    point = Point("own", Backend(settings=Section, connect=connect, extra="own"))
+    point = Point("own", Backend(settings=Section, source=source, extra="own"))
     monkeypatch.setattr(backends, "entry_points", lambda: [point])
     with pytest.raises(ModuleNotFoundError):
         open_backend(load({"backend": "own"}))

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distjob.backend.settling import Numbers
 from distjob.errors import RecordError
 from distjob.store import ABSENT, Gone, Missed, Reply, Settled, Stale, Woken
 from distjob_etcd import rpc_pb2 as rpc
-from distjob_etcd.commit import Commit, Numbers, settled, settling
+from distjob_etcd.commit import Commit, settled, settling
 from distjob_etcd.guarantees import LARGEST
 from distjob_etcd.layout import Layout, lease_of, new_lease, seconds_left, session_id
 

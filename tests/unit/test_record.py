@@ -3,15 +3,19 @@
 import dataclasses
 import itertools
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distjob.async_job import amend
+from distjob.async_job import amend, detach
+from distjob.codec import encode
 from distjob.jobs import DEFAULT_MASK, PLAIN_JOBS, AgentJob, AsyncJob, Job, Slot, mask_of
 from distjob.line import SHORT, stirred, watched, woken
-from distjob.record import JobRecord, Verdict
+from distjob.record import LONGEST_LINE, JobRecord, Verdict
+from distjob.testing.plain import Plain
 from distjob.ticket import Owner, Ticket
+from distjob.words import full_text
 
 OWNER = Owner("ctl", "host", 7)
 count = itertools.count(1)
@@ -89,6 +93,30 @@ def test_an_end_lets_in_an_async_request_and_the_older_job_that_it_admits():
     assert (record.sync.ticket, record.async_.ticket) == (abort, long)
 
 
+def test_an_async_request_does_not_start_beside_a_job_over_an_older_one_that_it_shuts_out():
+    """Else whatever heads the line would take a later migration past an older modification."""
+    sync, abort = ticket(Job.DESTROY), ticket(Job.ABORT)
+    long = ticket(Job.ASYNC, kind=AsyncJob.MIGRATION_OUT)
+    modify, query, guest = (
+        ticket(Job.MODIFY),
+        ticket(Job.QUERY),
+        ticket(agent=AgentJob.MODIFY),
+    )
+    busy = granted(JobRecord(), sync, ticket(agent=AgentJob.QUERY))
+    record = waiting(busy, abort, modify, long).end(sync.id, today=0.0)
+    assert record.sync.ticket == abort
+    assert [one.id for one in record.queue] == [modify.id, long.id]
+    record = record.end(abort.id, today=0.0)
+    assert (record.sync.ticket, record.async_) == (modify, None)
+    assert record.end(modify.id, today=0.0).async_.ticket == long
+
+    for older in ([query], [guest], [query, guest]):  # they need not wait longer for it
+        record = waiting(busy, abort, *older, long).end(sync.id, today=0.0)
+        assert (record.sync.ticket, record.async_.ticket) == (abort, long)
+    record = waiting(busy, abort, long, modify).end(sync.id, today=0.0)  # it is younger
+    assert (record.sync.ticket, record.async_.ticket) == (abort, long)
+
+
 def test_an_async_request_does_not_pass_an_older_job_that_it_would_keep_out():
     sync, modify = ticket(Job.DESTROY), ticket(Job.MODIFY)
     long = ticket(Job.ASYNC, kind=AsyncJob.MIGRATION_OUT)
@@ -128,6 +156,42 @@ def test_a_step_is_for_the_owner_and_names_the_type():
     granted(record, step())
 
 
+def test_a_step_that_another_death_lets_in_goes_when_the_same_commit_ends_its_job():
+    """It would begin when its job is over, and nobody but it would know."""
+    long = ticket(Job.ASYNC, kind=AsyncJob.SAVE)
+    dead, step = (
+        ticket(Job.QUERY, "dead"),
+        ticket(Job.ASYNC_NESTED, kind=AsyncJob.SAVE, parent=long.id),
+    )
+    modify = ticket(Job.MODIFY, "s3")
+    record = waiting(granted(JobRecord(), long, dead), step, modify).at(7)
+    evicted = record.evict(["dead"], today=0.0)
+    assert evicted.sync.ticket == step
+    ended = evicted.end(long.id, today=0.0)
+    assert (ended.sync.ticket, ended.async_, ended.queue) == (modify, None, ())
+    left = detach(evicted, long.id, today=0.0)
+    assert (left.sync, [one.id for one in left.queue]) == (None, [modify.id])
+    committed = evicted.at(8)
+    assert committed.end(long.id, today=0.0).sync.ticket == step, "it is under way"
+    assert detach(committed, long.id, today=0.0).sync.ticket == step
+
+
+def test_a_line_is_at_most_so_long():
+    record = granted(JobRecord(), ticket(Job.MODIFY))
+    line = tuple(ticket(Job.MODIFY) for _ in range(LONGEST_LINE - 1))
+    record = waiting(msgspec.structs.replace(record, queue=line), ticket(Job.MODIFY))
+    for one in (ticket(Job.DESTROY), ticket(Job.ASYNC, kind=AsyncJob.SAVE)):
+        assert asking(record, one) == (Verdict.FULL, record)
+        assert Plain(encode(record.at(3))).full(msgspec.to_builtins(one), 0)
+    assert asking(record, ticket(agent=AgentJob.QUERY))[0] is Verdict.GRANTED
+    assert asking(record, ticket(Job.MODIFY), wait=False)[0] is Verdict.BUSY
+    text = full_text("vm", record, ticket(Job.DESTROY), 0, 0.0)
+    assert (
+        f"{LONGEST_LINE + 1} jobs are held or waited for, more than {LONGEST_LINE} can't wait"
+        in text
+    )
+
+
 def test_steps_that_wait_go_with_their_async_job_and_one_under_way_stays():
     long = ticket(Job.ASYNC, kind=AsyncJob.SAVE)
     steps = [ticket(Job.ASYNC_NESTED, kind=AsyncJob.SAVE, parent=long.id) for _ in range(2)]
@@ -137,18 +201,6 @@ def test_steps_that_wait_go_with_their_async_job_and_one_under_way_stays():
     assert record.sync.ticket == steps[0]
     assert record.queue == (modify,)
     assert record.end(steps[0].id, today=0.0).sync.ticket == modify
-
-
-def test_a_step_that_is_let_in_by_the_commit_that_ends_its_job_is_not():
-    """One commit takes out the dead holder of the sync slot, and ends the async job."""
-    long, dead = ticket(Job.ASYNC, kind=AsyncJob.SAVE), ticket(Job.QUERY, session="dead")
-    step, modify = ticket(Job.ASYNC_NESTED, kind=AsyncJob.SAVE, parent=long.id), ticket(Job.MODIFY)
-    record = waiting(granted(JobRecord(), long, dead), step, modify).at(4)
-    let_in = record.evict({"dead"}, today=0.0)
-    assert let_in.sync.ticket == step
-    ended = let_in.end(long.id, today=0.0)
-    assert ended.sync.ticket == modify
-    assert not ended.queue
 
 
 @pytest.mark.parametrize(

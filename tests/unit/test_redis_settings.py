@@ -11,8 +11,10 @@ import pytest
 from distjob.config import load
 from distjob.errors import ConfigError
 from distjob.sections import Mistake
+from distjob_redis import backend
 from distjob_redis.settings import (
     ClusterSettings,
+    RedisRecipe,
     RedisSettings,
     SentinelSettings,
     address,
@@ -245,3 +247,17 @@ def test_a_url_that_is_none(url: str, right: str) -> None:
 def test_hosts_that_are_none(place: str, host: str) -> None:
     with pytest.raises(ConfigError, match=rf"redis\.{place}\.hosts.*: (a|must be a) (host|port)"):
         load({"redis": {place: {"hosts": ["r1:7000", host]}}})
+
+
+def test_in_how_many_shards_a_namespace_is() -> None:
+    hosts = ("r1:7000",)
+    assert backend.shards(RedisSettings()) == 1
+    assert backend.shards(RedisSettings(sentinel=SentinelSettings(hosts=hosts))) == 1
+    assert backend.shards(RedisSettings(cluster=ClusterSettings(hosts=hosts))) == 8
+    assert backend.shards(RedisSettings(cluster=ClusterSettings(hosts=hosts, shards=3))) == 3
+
+
+def test_a_recipe_is_a_section_whose_secrets_are_hidden() -> None:
+    recipe = RedisRecipe(url="redis://me:s3cret@r1/0", make=lambda *_: None)
+    assert "s3cret" not in repr(recipe)
+    assert isinstance(recipe, backend.settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from math import inf
@@ -47,8 +48,9 @@ class BlockingServer(Server):
         return BlockingLine(self)
 
     async def let_go(self) -> None:
-        while self._kept:
-            self.give_up(self._kept.pop())
+        with contextlib.suppress(IndexError):  # another thread may be quicker
+            while True:
+                self.give_up(self._kept.pop())
 
     async def close(self) -> None:
         await self.let_go()
@@ -87,14 +89,10 @@ class BlockingServer(Server):
         self._pool.release(connection)
 
     async def _take(self) -> Any:
-        while self._kept:
-            try:
-                connection = self._kept.pop()
-            except IndexError:  # another thread was quicker
-                break
-            if _is_usable(connection):
-                return connection
-            self.give_up(connection)
+        with contextlib.suppress(IndexError):  # then there is none, or no more
+            while not _is_usable(connection := self._kept.pop()):
+                self.give_up(connection)
+            return connection
         return await self.connected()
 
 
