@@ -12,7 +12,7 @@
     greenlets.py                who has patched this process, for the libraries that can't bear it
     hooks.py logs.py metrics.py what a client tells of its jobs, and two that listen
     names.py errors.py clock.py what arguments may be, how it fails, the two clocks
-    foreign.py                  another project's package in our folder
+    foreign.py forgotten.py     another project's package in our folder; clients that nobody closed
     config/ sections.py         YAML -> typed, checked settings; opens the backend; how that refuses
     fence.py                    what a grant made void, pure: a lease's fence
     fencing.py sqlitefile.py    the guard for the resource's side, and the file it is kept in;

@@ -10,11 +10,11 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 
-from distjob import clock
+from distjob import clock, forgotten
 from distjob.choices import chosen
 from distjob.errors import BadRequest
 from distjob.jobs import AgentJob, AsyncJob, Job, Mask, OnOwnerLoss, mask_of
-from distjob.names import check_label, check_ttl, check_vm, check_wait
+from distjob.names import Seconds, check_label, check_ttl, check_vm, check_wait
 from distjob.protocol import begin as beginning
 from distjob.protocol import outside
 from distjob.protocol.effects import Op, Signal
@@ -39,7 +39,7 @@ def controller(
     if max_queued < 0:
         raise BadRequest(f"max_queued is {max_queued}: 0 (no limit) or more is right")
     host = socket.gethostname()
-    return ClientState(
+    made = ClientState(
         Owner(check_label("a controller's name", name or host), host, os.getpid()),
         ttl=check_ttl(ttl),
         wait=check_wait(wait),
@@ -49,12 +49,14 @@ def controller(
         signal=signal,
         hooked=hooked,
     )
+    forgotten.watch(made)
+    return made
 
 
 # -- operations -----------------------------------------------------------------------------------
 
 
-def begin(me: ClientState, vm: str, wish: Wish, wait: float | None) -> Op[HeldJob]:
+def begin(me: ClientState, vm: str, wish: Wish, wait: Seconds | None) -> Op[HeldJob]:
     """Begin, waiting ``wait`` seconds or the client's default: it is never refused as busy."""
     return beginning.begin(me, check_vm(vm), wish, _patience(me, wait))
 
@@ -71,13 +73,13 @@ def adopt(me: ClientState, vm: str, kind: object, api: str) -> Op[HeldJob]:
     return beginning.adopt(me, check_vm(vm), wish)
 
 
-def abort(me: ClientState, vm: str, reason: str, api: str, wait: float | None) -> Op[JobStatus]:
+def abort(me: ClientState, vm: str, reason: str, api: str, wait: Seconds | None) -> Op[JobStatus]:
     why = check_label("a reason", reason)
     label = _label(api or "abort")
     return outside.abort(me, check_vm(vm), why, label, _patience(me, wait))
 
 
-def _patience(me: ClientState, wait: float | None) -> float:
+def _patience(me: ClientState, wait: Seconds | None) -> float:
     return me.wait if wait is None else check_wait(wait)
 
 

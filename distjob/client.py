@@ -17,7 +17,7 @@ from distjob.errors import BackendUnavailable, BadRequest, DistjobError
 from distjob.hooks import Hook
 from distjob.jobs import AgentJobLike, AsyncJobLike, JobLike, OnOwnerLoss, OnOwnerLossLike
 from distjob.lease import AsyncJobLease, Lease
-from distjob.names import check_vm
+from distjob.names import Seconds, check_vm
 from distjob.protocol.closing import close
 from distjob.protocol.hands import make_calls
 from distjob.protocol.heart import open_session
@@ -90,15 +90,15 @@ class Client:
         *,
         agent: AgentJobLike | None = None,
         api: str = "",
-        wait: float | None = None,
+        wait: Seconds | None = None,
     ) -> Lease:
         """Begin a sync job, waiting until it may start; the lease is held when this returns.
 
         ``vm``: 1 to 255 bytes of UTF-8. ``job``: a `Job` but the two request-only types, or its
         text; a member of another enum is refused, though its text be the same.
         ``agent``: an agent job to hold with it, in one request. ``api``: what the caller is
-        doing, shown to whom it keeps waiting; the job's name by default. ``wait``: seconds, the
-        client's default (30) if None; one deadline for everything it waits for.
+        doing, shown to whom it keeps waiting; the job's name by default. ``wait``: seconds, or a
+        timedelta; the client's default (30) if None; one deadline for everything it waits for.
 
         Raises, and the job is not held: JobTimeout (who is in the way), QueueFull, BadRequest,
         BackendUnavailable, RecordError, ClientClosed. OutcomeUnknown: it may be held until it is
@@ -125,7 +125,7 @@ class Client:
         return Lease(self._runner, held) if held else None
 
     def begin_agent(
-        self, vm: str, job: AgentJobLike, *, api: str = "", wait: float | None = None
+        self, vm: str, job: AgentJobLike, *, api: str = "", wait: Seconds | None = None
     ) -> Lease:
         """Begin a job of the guest agent, which no async job keeps out. As `begin`.
 
@@ -141,7 +141,7 @@ class Client:
         *,
         on_owner_loss: OnOwnerLossLike = OnOwnerLoss.RELEASE,
         api: str = "",
-        wait: float | None = None,
+        wait: Seconds | None = None,
     ) -> AsyncJobLease:
         """Begin a long job, which runs in nested steps and lets in only what its mask allows.
 
@@ -171,7 +171,7 @@ class Client:
         )
 
     def abort(
-        self, vm: str, *, reason: str = "", api: str = "", wait: float | None = None
+        self, vm: str, *, reason: str = "", api: str = "", wait: Seconds | None = None
     ) -> JobStatus:
         """Ask the VM's async job to stop: its owner is told at once, and decides.
 

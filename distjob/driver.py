@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -65,6 +67,7 @@ class Runner:
         self.lock = threading.Lock()
         self._io = BlockingIO(store)
         self._pid = os.getpid()
+        _warn_in_a_loop()
 
     @property
     def forked(self) -> bool:
@@ -110,6 +113,23 @@ class Runner:
             with self.lock:
                 told, self.me.holdings.told = self.me.holdings.told, []
             deliver(self.hooks, told)
+
+
+def _warn_in_a_loop() -> None:
+    """A begin that waits would hold up all tasks of the loop. asyncio is not imported for this."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:
+        return
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    warnings.warn(
+        "a blocking client of distjob is made in a running event loop, and will hold up its tasks:"
+        " use distjob.aio, or make it in a thread",
+        RuntimeWarning,
+        stacklevel=4,
+    )
 
 
 def translated(me: ClientState, raised: BaseException) -> BaseException:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import NoReturn, Protocol, Self, TypeVar
 
 from distjob import arguments
 from distjob.driver import Runner
 from distjob.errors import DistjobError
 from distjob.fence import Fence
-from distjob.jobs import AsyncJob, JobLike
-from distjob.names import check_wait
+from distjob.jobs import AsyncJob, Job, JobLike, Slot
+from distjob.names import Seconds, check_wait
 from distjob.protocol import held as holding
 from distjob.protocol import owner as owning
 from distjob.protocol.begin import GRACE
@@ -89,6 +89,14 @@ class LeaseFacts:
         """
         return not self.ended and self.remaining <= 0
 
+    @property
+    def slot(self) -> Slot:
+        """The slot that it holds; the sync one, if it holds that of the agent, too."""
+        job = self._held.ticket.job
+        if job is Job.ASYNC:
+            return Slot.ASYNC
+        return Slot.AGENT if job is None else Slot.SYNC
+
     def check(self) -> None:
         """Return if the job is held at this moment, without a round trip.
 
@@ -108,6 +116,12 @@ class LeaseFacts:
         """
         if not self._runner.step(holding.on_lost(self._runner.me, self._held, callback)):
             callback()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a lease can't be copied or pickled: it belongs to its client, which renews it; pass on"
+            " vm, slot and token"
+        )
 
     def __repr__(self) -> str:
         state = "ended" if self.ended else "lost" if self.lost else f"{self.remaining:.1f} s left"
@@ -210,7 +224,7 @@ class AsyncJobLease(Lease, LongFacts):
 
     __slots__ = ()
 
-    def nested(self, *, api: str = "", wait: float | None = None) -> Lease:
+    def nested(self, *, api: str = "", wait: Seconds | None = None) -> Lease:
         """Begin a step of this job: it takes the sync slot, past the mask.
 
         ``api``: what the step does, for people. ``wait``: seconds, the client's default if None.
@@ -251,7 +265,7 @@ class AsyncJobLease(Lease, LongFacts):
         progress, me = arguments.progress(self.vm, done, total, unit), self._runner.me
         self._runner.run(owning.set_progress(me, self._held, progress, patience=GRACE))
 
-    def wait_abort(self, timeout: float | None = None) -> AbortRequest | None:
+    def wait_abort(self, timeout: Seconds | None = None) -> AbortRequest | None:
         """Wait until the job is asked to abort, at most ``timeout`` seconds; None if it was not.
 
         Without a round trip: the request is pushed by who makes it. Raises LeaseLost as soon as

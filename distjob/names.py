@@ -8,9 +8,13 @@ of stores, jobs or files.
 from __future__ import annotations
 
 import re
+from datetime import timedelta
+from typing import TypeAlias
 
 from distjob.errors import BadRequest
 
+Seconds: TypeAlias = float | timedelta
+"""How a time to wait may be given."""
 MAX_VM_BYTES = 255
 MAX_LABEL = 255
 MAX_WAIT = 31_536_000.0
@@ -61,7 +65,7 @@ def check_label(what: str, label: object) -> str:
 
 
 def check_wait(seconds: object) -> float:
-    """Return ``seconds`` as a float if it can be waited: 0 to a year, finite.
+    """Return ``seconds`` as a float if it can be waited: 0 to a year, finite; or a timedelta.
 
     Raises BadRequest. Thread-safe.
     """
@@ -93,6 +97,8 @@ def check_path(path: str) -> str:
 
 def _seconds(what: str, seconds: object, low: float, high: float) -> float:
     right = f"{what} is a number of seconds from {low:g} to {high:.0f}"
+    if isinstance(seconds, timedelta):
+        seconds = seconds.total_seconds()
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise BadRequest(f"{right}, not {type(seconds).__name__}")
     if not low <= seconds <= high:  # false for NaN, too

@@ -21,7 +21,7 @@ from distjob.errors import BackendUnavailable, ClientClosed, DistjobError
 from distjob.hooks import Hook
 from distjob.jobs import AgentJobLike, AsyncJobLike, JobLike, OnOwnerLoss, OnOwnerLossLike
 from distjob.lease import AsyncJobLease, Lease
-from distjob.names import check_vm
+from distjob.names import Seconds, check_vm
 from distjob.protocol.look import JobStatus, VMStatus
 from distjob.protocol.state import CLOSED
 from distjob.shards import shard_of
@@ -86,7 +86,7 @@ class ShardedClient(Client):
         *,
         agent: AgentJobLike | None = None,
         api: str = "",
-        wait: float | None = None,
+        wait: Seconds | None = None,
     ) -> Lease:
         return self._of(vm).begin(vm, job, agent=agent, api=api, wait=wait)
 
@@ -96,7 +96,7 @@ class ShardedClient(Client):
         return self._of(vm).try_begin(vm, job, agent=agent, api=api)
 
     def begin_agent(
-        self, vm: str, job: AgentJobLike, *, api: str = "", wait: float | None = None
+        self, vm: str, job: AgentJobLike, *, api: str = "", wait: Seconds | None = None
     ) -> Lease:
         return self._of(vm).begin_agent(vm, job, api=api, wait=wait)
 
@@ -107,7 +107,7 @@ class ShardedClient(Client):
         *,
         on_owner_loss: OnOwnerLossLike = OnOwnerLoss.RELEASE,
         api: str = "",
-        wait: float | None = None,
+        wait: Seconds | None = None,
     ) -> AsyncJobLease:
         there = self._of(vm)
         return there.begin_async(vm, kind, on_owner_loss=on_owner_loss, api=api, wait=wait)
@@ -116,7 +116,7 @@ class ShardedClient(Client):
         return self._of(vm).adopt(vm, kind, api=api)
 
     def abort(
-        self, vm: str, *, reason: str = "", api: str = "", wait: float | None = None
+        self, vm: str, *, reason: str = "", api: str = "", wait: Seconds | None = None
     ) -> JobStatus:
         return self._of(vm).abort(vm, reason=reason, api=api, wait=wait)
 

@@ -69,11 +69,25 @@ def taken_text(vm: str, job: str, token: int) -> str:
 
 def timeout_text(vm: str, record: JobRecord, ticket: Ticket, waited: float, wall: float) -> str:
     """The message of `JobTimeout`."""
-    facts = [holder_facts(slot, holder, wall) for slot, holder in record.blockers(ticket)]
+    facts = [
+        holder_facts(slot, holder, wall) + _if_own(slot, holder, ticket)
+        for slot, holder in record.blockers(ticket)
+    ]
     return (
         f"{libvirt_text(record, ticket)}: VM {vm!r}: {job_name(ticket)} waited {waited:.1f} s; "
         + ("; ".join(facts) or "others were let in first")
     )
+
+
+def _if_own(slot: Slot, holder: Holder, ticket: Ticket) -> str:
+    """What to do if it is the asker itself that is in its way."""
+    if holder.ticket.session != ticket.session:
+        return ""
+    if slot is Slot.ASYNC:
+        advice = "begin its steps by nested(), or let other jobs in by allow()"
+    else:
+        advice = "was its lease not ended, or should it be passed on instead of a second begin?"
+    return f" (this same client's: {advice})"
 
 
 def full_text(vm: str, record: JobRecord, ticket: Ticket, limit: int, wall: float) -> str:

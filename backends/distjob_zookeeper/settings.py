@@ -22,9 +22,13 @@ class ZookeeperSettings(Private, frozen=True, kw_only=True):
             min_length=1,
             max_length=4096,
             pattern=r"^[^\x00\s/@,]+(,[^\x00\s/@,]+)*(/[^\x00\s]*)?\Z",
-            extra={"right": "like zk1:2181,zk2:2181,zk3:2181/chroot, without blanks"},
-            description="`zk1:2181,zk2:2181,zk3:2181/chroot`: all servers of the ensemble, then "
-            "the chroot below which everything is kept, if any; it is made if it is missing.",
+            extra={
+                "right": "like zk1:2181,zk2:2181,zk3:2181/chroot, without blanks, or a list",
+                "joined": ",",
+            },
+            description="`zk1:2181,zk2:2181,zk3:2181/chroot`: all servers of the ensemble, as one "
+            "text or as a list, the last with the chroot below which everything is kept, if any; "
+            "it is made if it is missing.",
         ),
     ] = "localhost:2181"
     timeout: Timeout = 2.0

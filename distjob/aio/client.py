@@ -20,7 +20,7 @@ from distjob.driver import BACKGROUND, log
 from distjob.errors import ClientClosed, DistjobError
 from distjob.hooks import Hook
 from distjob.jobs import AgentJobLike, AsyncJobLike, JobLike, OnOwnerLoss, OnOwnerLossLike
-from distjob.names import check_vm
+from distjob.names import Seconds, check_vm
 from distjob.protocol.closing import close
 from distjob.protocol.hands import make_calls
 from distjob.protocol.heart import open_session
@@ -82,7 +82,7 @@ class AsyncClient:
         *,
         agent: AgentJobLike | None = None,
         api: str = "",
-        wait: float | None = None,
+        wait: Seconds | None = None,
     ) -> Lease:
         wish = arguments.sync(vm, job, agent, api)
         return Lease(
@@ -105,7 +105,7 @@ class AsyncClient:
     @opens
     @like(blocking.Client.begin_agent)
     async def begin_agent(
-        self, vm: str, job: AgentJobLike, *, api: str = "", wait: float | None = None
+        self, vm: str, job: AgentJobLike, *, api: str = "", wait: Seconds | None = None
     ) -> Lease:
         wish = arguments.agent(vm, job, api)
         return Lease(
@@ -121,7 +121,7 @@ class AsyncClient:
         *,
         on_owner_loss: OnOwnerLossLike = OnOwnerLoss.RELEASE,
         api: str = "",
-        wait: float | None = None,
+        wait: Seconds | None = None,
     ) -> AsyncJobLease:
         wish = arguments.long(vm, kind, on_owner_loss, api)
         held = await self._runner.run(arguments.begin(self._me, vm, wish, wait))
@@ -137,7 +137,7 @@ class AsyncClient:
 
     @like(blocking.Client.abort)
     async def abort(
-        self, vm: str, *, reason: str = "", api: str = "", wait: float | None = None
+        self, vm: str, *, reason: str = "", api: str = "", wait: Seconds | None = None
     ) -> JobStatus:
         return await self._runner.run(arguments.abort(self._me, vm, reason, api, wait))
 

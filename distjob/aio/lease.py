@@ -14,7 +14,7 @@ from distjob.aio.opening import like, opens
 from distjob.errors import DistjobError, LeaseLost
 from distjob.jobs import JobLike
 from distjob.lease import LeaseFacts, LongFacts
-from distjob.names import check_wait
+from distjob.names import Seconds, check_wait
 from distjob.protocol import held as holding
 from distjob.protocol import owner as owning
 from distjob.protocol.begin import GRACE
@@ -131,7 +131,7 @@ class AsyncJobLease(Lease, LongFacts):
 
     @opens
     @like(blocking.AsyncJobLease.nested)
-    async def nested(self, *, api: str = "", wait: float | None = None) -> Lease:
+    async def nested(self, *, api: str = "", wait: Seconds | None = None) -> Lease:
         self._claim()
         wish, me = arguments.step(self._held, api), self._runner.me
         return Lease(self._runner, await self._runner.run(arguments.begin(me, self.vm, wish, wait)))
@@ -152,7 +152,7 @@ class AsyncJobLease(Lease, LongFacts):
         await self._runner.run(owning.set_progress(me, self._held, progress, patience=GRACE))
 
     @like(blocking.AsyncJobLease.wait_abort)
-    async def wait_abort(self, timeout: float | None = None) -> AbortRequest | None:
+    async def wait_abort(self, timeout: Seconds | None = None) -> AbortRequest | None:
         seconds = None if timeout is None else check_wait(timeout)
         return await self._runner.run(owning.wait_abort(self._runner.me, self._held, seconds))
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager
 from functools import wraps
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
+_HOW = "write 'lease = await jobs.begin(...)', or 'async with jobs.begin(...) as lease:'"
 P = ParamSpec("P")
 C = TypeVar("C", bound=AbstractAsyncContextManager[Any])
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,6 +27,19 @@ class Opening(Coroutine[Any, Any, C], Generic[C]):
     def __init__(self, steps: Coroutine[Any, Any, C]) -> None:
         self._steps = steps
         self._opened: C | None = None
+
+    if not TYPE_CHECKING:  # a type checker says it by itself
+
+        def __getattr__(self, name: str) -> Any:
+            """Called for what it does not have, as for the lease's attributes."""
+            raise AttributeError(f"{name!r} is the result's, and this was not awaited yet: {_HOW}")
+
+        def __enter__(self) -> Any:
+            self.close()
+            raise TypeError(f"'with' can't wait: {_HOW}")
+
+        def __exit__(self, *error: object) -> None:
+            """Never called: without it Python would not get as far as `__enter__`."""
 
     def send(self, value: Any) -> Any:
         return self._steps.send(value)

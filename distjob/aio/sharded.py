@@ -20,7 +20,7 @@ from distjob.driver import check_fork
 from distjob.errors import BackendUnavailable, ClientClosed, DistjobError
 from distjob.hooks import Hook
 from distjob.jobs import AgentJobLike, AsyncJobLike, JobLike, OnOwnerLoss, OnOwnerLossLike
-from distjob.names import check_vm
+from distjob.names import Seconds, check_vm
 from distjob.protocol.look import JobStatus, VMStatus
 from distjob.protocol.state import CLOSED
 from distjob.shards import shard_of
@@ -92,7 +92,7 @@ class AsyncShardedClient(AsyncClient):
         *,
         agent: AgentJobLike | None = None,
         api: str = "",
-        wait: float | None = None,
+        wait: Seconds | None = None,
     ) -> Lease:
         return await (await self._of(vm)).begin(vm, job, agent=agent, api=api, wait=wait)
 
@@ -105,7 +105,7 @@ class AsyncShardedClient(AsyncClient):
     @opens
     @like(blocking.Client.begin_agent)
     async def begin_agent(
-        self, vm: str, job: AgentJobLike, *, api: str = "", wait: float | None = None
+        self, vm: str, job: AgentJobLike, *, api: str = "", wait: Seconds | None = None
     ) -> Lease:
         return await (await self._of(vm)).begin_agent(vm, job, api=api, wait=wait)
 
@@ -118,7 +118,7 @@ class AsyncShardedClient(AsyncClient):
         *,
         on_owner_loss: OnOwnerLossLike = OnOwnerLoss.RELEASE,
         api: str = "",
-        wait: float | None = None,
+        wait: Seconds | None = None,
     ) -> AsyncJobLease:
         there = await self._of(vm)
         return await there.begin_async(vm, kind, on_owner_loss=on_owner_loss, api=api, wait=wait)
@@ -130,7 +130,7 @@ class AsyncShardedClient(AsyncClient):
 
     @like(blocking.Client.abort)
     async def abort(
-        self, vm: str, *, reason: str = "", api: str = "", wait: float | None = None
+        self, vm: str, *, reason: str = "", api: str = "", wait: Seconds | None = None
     ) -> JobStatus:
         return await (await self._of(vm)).abort(vm, reason=reason, api=api, wait=wait)
 

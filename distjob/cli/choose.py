@@ -25,11 +25,9 @@ def column_options(command: F) -> F:
         "--columns",
         callback=_columns,
         metavar="A,B,...",
-        help="Only these columns, where the output is no terminal.",
+        help="Lines of these columns, on a terminal, too.",
     )
-    header = click.option(
-        "--no-header", is_flag=True, help="Without the line of column names, there."
-    )
+    header = click.option("--no-header", is_flag=True, help="Lines without one of column names.")
     return columns(header(command))
 
 

@@ -11,7 +11,7 @@ import sys
 import click
 
 from distjob.cli.options import Source, store_options, vm_argument
-from distjob.cli.output import EX_USAGE, fail, printable, say, terminable
+from distjob.cli.output import EX_USAGE, fail, mute, printable, say, terminable
 from distjob.cli.show import facts_of
 from distjob.jobs import Slot
 from distjob.protocol.look import JobStatus, VMStatus
@@ -50,6 +50,7 @@ def evict(
     """
     if (slot is not None) + (ticket is not None) + everybody != 1:
         raise click.UsageError("what is to be broken? give one of --slot, --ticket and --all")
+    mute(lambda record: getattr(record, "event", "") == "Evicted")  # it is printed: "broken: ..."
     with terminable(), connect(source) as client:
         shown = _chosen(client.status(vm), slot, ticket)
         if not shown:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from distjob.cli.options import Seconds
 from distjob.cli.output import printable
 from distjob.fencing import Fence, Guard
 from distjob.jobs import Slot
@@ -16,11 +17,11 @@ from distjob.jobs import Slot
 _file = click.argument("file", type=click.Path(path_type=Path))
 _wait = click.option(
     "--wait",
-    type=float,
+    type=Seconds(),
     default=30.0,
     show_default=True,
     metavar="S",
-    help="Seconds to wait while others use the file.",
+    help="To wait while others use the file.",
 )
 _volatile = click.option(
     "--volatile", is_flag=True, help="Accept a file that a reboot empties, as on tmpfs."

@@ -16,8 +16,8 @@ import click
 from distjob.cli.choose import chosen, column_options, filter_options
 from distjob.cli.data import status_json
 from distjob.cli.hold import connected
-from distjob.cli.options import Seconds, Source, store_options
-from distjob.cli.output import printable, say, terminable
+from distjob.cli.options import Seconds, Source, complete_vms, store_options
+from distjob.cli.output import mute_stores, printable, say, terminable
 from distjob.cli.show import rows_of, show
 from distjob.config import load
 from distjob.errors import BackendUnavailable, DistjobError
@@ -28,6 +28,7 @@ Show = Callable[[Sequence[VMStatus] | DistjobError], None]
 
 
 @click.command()
+@click.argument("vms", nargs=-1, metavar="[VM]...", shell_complete=complete_vms)
 @filter_options
 @click.option(
     "--watch",
@@ -41,6 +42,8 @@ Show = Callable[[Sequence[VMStatus] | DistjobError], None]
 @click.option("--json", "json_", is_flag=True, help="JSON; with --watch one text a line.")
 @store_options
 def ls(
+    *,
+    vms: tuple[str, ...],
     source: Source,
     watch: float | None,
     json_: bool,
@@ -48,11 +51,13 @@ def ls(
     no_header: bool,
     **filters: Any,
 ) -> None:
-    """List the jobs of all VMs that are not idle: who holds, who waits for whom, for how long.
+    """List the jobs of all VMs that are not idle, or of the VMs that are named.
+
+    Who holds, who waits for whom, for how long.
 
     With each async job its phase, its progress, whether it was asked to abort, and whether it has
     lost its owner. The columns are those of "distjob status". Walks the whole namespace at each
-    look.
+    look, unless VMs are named.
 
     --watch goes on until Ctrl-C, then exits with 0. On a terminal it shows what fits, and says how
     many more there are. While the store can't be reached it says so, and tries again.
@@ -63,11 +68,13 @@ def ls(
     def lines(found: Sequence[VMStatus]) -> bool:
         return show(found, columns, header=not no_header)
 
-    empty = _nothing(**filters)
+    mute_stores()
+    empty = _nothing(vms=vms, **filters)
     with terminable(), connected(load(source)) as client:
 
         def look() -> Sequence[VMStatus]:
-            return chosen(client.list(), **filters)
+            found = [client.status(vm) for vm in vms] if vms else client.list()
+            return chosen([vm for vm in found if not vm.idle], **filters)
 
         if watch is None:
             found = look()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import getpass
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 import click
@@ -17,7 +17,7 @@ import click
 from distjob import clock
 from distjob.cli.hold import connected
 from distjob.cli.options import ParamType, Seconds, Source, store_options, vm_argument
-from distjob.cli.output import fail, printable, terminable
+from distjob.cli.output import fail, printable, say, terminable
 from distjob.cli.show import is_hold
 from distjob.config import load
 from distjob.errors import DistjobError
@@ -99,8 +99,10 @@ def _all_or_nothing(lease: AsyncJobLease) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with suppress(DistjobError):  # what went wrong first is told
+        try:
             lease.end()
+        except DistjobError as error:
+            say(f"{error}; if a hold without a reason stays: distjob discard {lease.vm}")
         raise
 
 

@@ -6,6 +6,7 @@ behind it has the last word.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterable
 from enum import StrEnum
@@ -148,10 +149,15 @@ class Words(ParamType):
     def __init__(self, kinds: Iterable[StrEnum]) -> None:
         self._known = [kind.value for kind in kinds]
 
-    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:  # noqa: ARG002  click's
-        """All of them, as they are typed."""
-        listed = "|".join(map(_dashed, self._known))
-        return f"{{{listed}}}" if param.param_type_name == "argument" else f"[{listed}]"
+    def get_metavar(
+        self,
+        param: click.Parameter,
+        ctx: click.Context | None = None,  # noqa: ARG002  click's
+    ) -> str | None:
+        """All of them, as they are typed; an argument is called by its name."""
+        if param.param_type_name == "argument":
+            return None
+        return f"[{'|'.join(map(_dashed, self._known))}]"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
@@ -181,13 +187,14 @@ def _dashed(text: str) -> str:
 # -- the VM ---------------------------------------------------------------------------------------
 
 
-def _vms(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_vms(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Of the VMs that are not idle, those whose name begins so; none if the store can't be asked.
 
     A shell that waits for TAB has no place for an error.
     """
     from distjob.config import load, open_backend
 
+    logging.getLogger("distjob").addHandler(logging.NullHandler())  # nor for a warning
     try:
         store = open_backend(load(ctx.params.get("source")))
         try:
@@ -201,4 +208,4 @@ def _vms(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[Comple
 
 def vm_argument(*, required: bool = True) -> Callable[[F], F]:
     """The argument VM, whose values a shell completes."""
-    return click.argument("vm", required=required, shell_complete=_vms)
+    return click.argument("vm", required=required, shell_complete=complete_vms)

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from io import BufferedWriter, FileIO, TextIOWrapper
@@ -43,6 +43,7 @@ EX_IOERR = 74
 EX_TEMPFAIL = 75
 EX_CONFIG = 78
 
+_handler: logging.Handler = logging.NullHandler()
 _CODES: tuple[tuple[type[DistjobError], int], ...] = (
     (BadRequest, EX_USAGE),
     (RecordError, EX_DATAERR),
@@ -170,11 +171,23 @@ def log_to_stderr(verbose: int) -> None:
 
     The last call is in force; one without ``-v`` leaves loggers that somebody has set up.
     """
+    global _handler  # noqa: PLW0603  the process has one stderr
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
     form = "%(asctime)s %(name)s %(levelname)s %(message)s" if verbose else "distjob: %(message)s"
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Printable(form))
-    logging.basicConfig(level=level, handlers=[handler], force=verbose > 0)
+    _handler = logging.StreamHandler()
+    _handler.setFormatter(_Printable(form))
+    logging.basicConfig(level=level, handlers=[_handler], force=verbose > 0)
+
+
+def mute(warning: Callable[[logging.LogRecord], bool]) -> None:
+    """Leave out warnings that say nothing new here; ``-v`` shows them all the same."""
+    if logging.getLogger().level >= logging.WARNING:
+        _handler.addFilter(lambda record: not warning(record))
+
+
+def mute_stores() -> None:
+    """For who only looks: what a server could have better is said to controllers, and by doctor."""
+    mute(lambda it: it.levelno == logging.WARNING and it.name.startswith("distjob."))
 
 
 class _Printable(logging.Formatter):

@@ -29,9 +29,12 @@ COLUMNS = (
 def show(
     found: Sequence[VMStatus], columns: Sequence[str] = COLUMNS, *, header: bool = True
 ) -> bool:
-    """All jobs, on stdout; False if there are none, and nothing is printed."""
+    """All jobs, on stdout; False if there are none, and nothing is printed.
+
+    On a terminal a table, unless lines are asked for by how they are to look.
+    """
     rows = rows_of(found)
-    if rows and sys.stdout.isatty():
+    if rows and sys.stdout.isatty() and header and columns is COLUMNS:
         from distjob.cli.table import printed  # rich is slow to import
 
         printed(rows)

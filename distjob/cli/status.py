@@ -8,7 +8,7 @@ import click
 
 from distjob.cli.choose import column_options
 from distjob.cli.options import Source, store_options, vm_argument
-from distjob.cli.output import printable
+from distjob.cli.output import mute_stores, printable
 from distjob.cli.show import show
 from distjob.sharded import connect
 
@@ -28,6 +28,7 @@ def status(
     stays until it is adopted or discarded. When the output is no terminal: tab-separated lines
     under a line of column names, control characters escaped as in Python.
     """
+    mute_stores()
     with connect(source) as client:
         found = client.list() if vm is None else [client.status(vm)]
     if json_:

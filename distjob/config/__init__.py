@@ -15,17 +15,18 @@ ever shows a value. Imports no client library and knows no backend by name but t
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
 from distjob.config import backends
-from distjob.config.build import Builder
+from distjob.config.build import FILE, Builder
 from distjob.config.redact import shown
 from distjob.config.source import Node, Source, read_python
 from distjob.errors import ConfigError
@@ -43,6 +44,7 @@ __all__ = [
     "shards_of",
 ]
 
+log = logging.getLogger("distjob")
 _NAMESPACE = r"^[A-Za-z0-9._-]{1,64}\Z"
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 _MAX_FILE = 1 << 20
@@ -159,6 +161,8 @@ def load(source: str | os.PathLike[str] | Mapping[str, Any] | Settings | None = 
     if isinstance(source, Settings):
         return source
     where, root = _read(source)
+    if isinstance(source, str | os.PathLike) and not root.value:
+        log.warning("distjob: %s: says nothing, so all settings are the defaults", where.name)
     builder = Builder(where)
     root = builder.expanded(root)
     if root.value is None:
@@ -168,6 +172,9 @@ def load(source: str | os.PathLike[str] | Mapping[str, Any] | Settings | None = 
     known = backends.installed()
     sections = {name: node for name, node in root.value.items() if name in known}
     rest = {name: node for name, node in root.value.items() if name not in known}
+    for key, node in rest.items():
+        if key not in Common.__struct_fields__ and (home := _home(key, rest, known)):
+            raise where.fail(key, node.line, f"unknown key; did you mean {home}?")
     common: Common = builder.struct(Node(rest, root.line), Common, "", also=known)
     if common.backend not in known:
         line = next((rest[key].line for key in ("backend", "backend_file") if key in rest), 0)
@@ -189,6 +196,23 @@ def load(source: str | os.PathLike[str] | Mapping[str, Any] | Settings | None = 
         **{name: getattr(common, name) for name in Common.__struct_fields__},
         section=section,
         templates=builder.templates,
+    )
+
+
+def _home(key: str, rest: Mapping[str, Node], known: Collection[str]) -> str:
+    """Where a key that stands at the top belongs: ``session.ttl``; empty if nowhere."""
+    homes: dict[str, type[msgspec.Struct]] = {"job": JobSettings, "session": SessionSettings}
+    name = rest["backend"].value if "backend" in rest else Common.__struct_defaults__[-1]
+    if isinstance(name, str) and name in known:
+        homes[name] = backends.find(name).settings
+    return next(
+        (
+            f"{section}.{field}"
+            for section, struct in homes.items()
+            for field in struct.__struct_encode_fields__
+            if key in (field, f"{field}{FILE}", f"{section}_{field}", f"{section}.{field}")
+        ),
+        "",
     )
 
 

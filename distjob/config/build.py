@@ -7,6 +7,7 @@ secret, or next to one.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -16,15 +17,26 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 
 from distjob.choices import suggestion
-from distjob.config.kinds import describe, item_kind, kind_of, members, struct_in, takes_text, wrong
+from distjob.config.kinds import (
+    describe,
+    item_kind,
+    joined_by,
+    kind_of,
+    members,
+    struct_in,
+    takes_text,
+    wrong,
+)
 from distjob.config.redact import HIDDEN, is_secret, redacted
 from distjob.config.source import Node, Source, child
 from distjob.errors import ConfigError
 from distjob.sections import Mistake
 
+log = logging.getLogger("distjob")
 FILE = "_file"
 _MAX_SECRET = 1 << 16
 _VARIABLE = re.compile(r"\$(\$)?\{([^}]*)(\})?")
+_BARE = re.compile(r"\$[A-Za-z_][A-Za-z0-9_]*")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _Fields = Mapping[str, msgspec.structs.FieldInfo]
 T = TypeVar("T", bound=msgspec.Struct)
@@ -51,12 +63,20 @@ class Builder:
             self._secrets.add(value)
             return Node(value, node.line, node.hint, template=node.value)
         else:
+            if isinstance(node.value, str) and _BARE.fullmatch(node.value):
+                log.warning(
+                    "distjob: %s: a variable is written ${NAME}; this is taken as it is",
+                    self._source.fail(path, node.line, ""),
+                )
             return node
         return Node(value, node.line, node.hint)
 
     def build(self, node: Node, kind: Any, path: str) -> Any:
         """``node`` as a ``kind``, which is a Struct or what a Struct's field may be."""
         value, allowed = node.value, members(kind)
+        if isinstance(value, list) and (by := joined_by(kind)):
+            texts = [self.build(v, str, f"{path}[{i}]") for i, v in enumerate(value)]
+            return self._converted(node, by.join(texts), kind, path)
         if (struct := struct_in(allowed)) and (
             isinstance(value, dict) or (value is None and type(None) not in allowed)
         ):

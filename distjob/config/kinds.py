@@ -64,6 +64,15 @@ def item_kind(allowed: Collection[Any], container: type, index: int) -> Any:
     return Any
 
 
+def joined_by(kind: Any) -> str:
+    """What a list of texts is joined by where a text is wanted; empty if a list is wrong there.
+
+    ``Meta(extra={"joined": ","})`` says it.
+    """
+    metas = (meta for meta in get_args(kind) if isinstance(meta, msgspec.Meta))
+    return next((str(joined) for m in metas if (joined := (m.extra or {}).get("joined"))), "")
+
+
 def takes_text(kind: Any) -> bool:
     """Whether a text can be right, so that a variable's text is taken as it is."""
     for member in members(kind):

@@ -13,11 +13,12 @@ import msgspec
 
 from distjob.config import backends
 from distjob.config.build import FILE
-from distjob.config.kinds import members, takes_text
+from distjob.config.kinds import joined_by, members, takes_text
 from distjob.errors import ConfigError
 
 Schema = dict[str, Any]
 _VARIABLE = "variable"
+_ABOUT = ("description", "default")
 _BOUNDED = ("pattern", "minLength", "maxLength", "format")
 
 
@@ -83,7 +84,7 @@ def _with_variables(schema: Any) -> Any:
         schema["pattern"] = pattern.replace(r"\Z", "$")  # which is what \Z is in JavaScript
     bounded = schema.get("type") == "string" and any(key in schema for key in _BOUNDED)
     if bounded or "enum" in schema or schema.get("type") in ("integer", "number", "boolean"):
-        about = {key: schema.pop(key) for key in ("description", "default") if key in schema}
+        about = {key: schema.pop(key) for key in _ABOUT if key in schema}
         return {"anyOf": [schema, {"$ref": f"#/$defs/{_VARIABLE}"}], **about}
     return schema
 
@@ -94,6 +95,10 @@ def _strict(schema: Schema, struct: type[msgspec.Struct]) -> Schema:
     rules: list[Schema] = []
     for field in msgspec.structs.fields(struct):
         name, other = field.encode_name, field.encode_name + FILE
+        if joined_by(field.type):
+            listed = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+            about = {k: properties[name].pop(k) for k in _ABOUT if k in properties[name]}
+            properties[name] = {"anyOf": [properties[name], listed], **about}
         if not takes_text(field.type) or other in properties:
             continue
         properties[other] = {

@@ -24,26 +24,47 @@ def read_yaml(text: str, source: Source) -> Node:
         return Node({}) if root is None else _Reader(source).node(root, "", 1)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+        line, column = (mark.line, mark.column) if mark else (0, 0)
         said = ", ".join(part for part in (error.context, error.problem) if part)
-        raise _syntax(source, *place, _quoteless(said)) from None
+        raise _syntax(source, text, line, column, _quoteless(said)) from None
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
-        column = error.position - before.rfind("\n")
+        column = error.position - before.rfind("\n") - 1
         said = "a character that YAML does not allow"
-        raise _syntax(source, before.count("\n") + 1, column, said) from None
+        raise _syntax(source, text, before.count("\n"), column, said) from None
     except RecursionError:
         raise source.fail("", 0, "is nested too deeply") from None
 
 
-def _syntax(source: Source, line: int, column: int, said: str) -> ConfigError:
-    text = f"column {column}: YAML syntax error: {said}"
-    return source.fail("", line, f"{text} (text with special characters needs quotes)")
+def _syntax(source: Source, text: str, line: int, column: int, said: str) -> ConfigError:
+    """What is wrong at a place, counted from 0, and what it most likely is."""
+    advice = _advice([*text.splitlines(), ""][: line + 1], column, said)
+    place = f"column {column + 1}: YAML syntax error: {said}"
+    return source.fail("", line + 1, f"{place} ({advice})")
+
+
+def _advice(lines: list[str], column: int, said: str) -> str:
+    *above, here = lines
+    if here[column : column + 1] == "\t":
+        return "that is a tab: indent with blanks"
+    if any(re.match(r"\s*(\[[\w.]+\]\s*$|[\w.-]+\s*=)", line) for line in lines):
+        return "this is not YAML: TOML or INI? write key: value"
+    before = next((line for line in reversed(above) if line.strip()), "")
+    if "expected <block end>" in said or (
+        "mapping values" in said and here.count(": ") <= 1 and _indent(here) > _indent(before)
+    ):
+        return "is this line indented as its neighbours are?"
+    return "text with special characters needs quotes"
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _quoteless(said: str) -> str:
     """PyYAML's words without what it cites from the file, which may be part of a password."""
-    return re.sub(r" ?'(?!<[a-z ]+>'|:').*'", "", said, flags=re.DOTALL)
+    bare = re.sub(r"'(<[a-z ]+>|[-:,?\]}])'", r"\1", said)
+    return re.sub(r" ?'.*'", "", bare, flags=re.DOTALL)
 
 
 class _Reader:
@@ -87,7 +108,8 @@ class _Reader:
     def _scalar(self, found: yaml.ScalarNode, path: str, line: int) -> Node:
         raw, kind = found.value, found.tag.removeprefix(_TAG)
         if kind in ("str", "value"):
-            return Node(raw, line)
+            glued = found.style is None and re.match(r"[A-Za-z_]+:\S", raw)
+            return Node(raw, line, "; is a space missing after its ':'?" if glued else "")
         if kind == "timestamp":
             raise self._source.fail(path, line, "YAML reads this as a date" + _QUOTE_IT)
         if kind in ("int", "float") and ":" in raw:

@@ -224,7 +224,7 @@ def test_evict_lets_the_next_one_in(config: Path, holder: Any, jobs: Client) -> 
         assert f"token {old.token}" in out
         assert jobs.status("vm").waiters, "nothing was broken"
 
-        code, out, err = distjob(config, "evict", "vm", "--slot", "sync", "--yes")
+        code, out, err = distjob(config, "-v", "evict", "vm", "--slot", "sync", "--yes")
         new = call.result(PATIENCE)
     assert code == 0
     assert f"pid {old.process.pid}" in out

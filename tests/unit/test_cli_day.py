@@ -23,7 +23,7 @@ import distjob
 from distjob import errors
 from distjob.cli.app import cli
 from distjob.cli.data import DoctorData, StatusData, schema_of
-from distjob.cli.show import COLUMNS
+from distjob.cli.show import COLUMNS, show
 from distjob.cli.table import Screenful, table
 from distjob.client import Client
 from distjob.config import load
@@ -211,6 +211,18 @@ def test_columns_are_chosen(config: Path, client: Client) -> None:
         assert all(name in wrong.stderr for name in COLUMNS)
 
 
+def test_columns_are_lines_on_a_terminal_too(
+    config: Path, client: Client, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    with client.begin("vm-1", "modify"):
+        found = client.list()
+        show(found, ["vm", "job"])
+        assert capsys.readouterr().out == "vm\tjob\nvm-1\tmodify\n"
+        show(found)
+        assert "\t" not in capsys.readouterr().out
+
+
 def test_ls_filters_and_sorts(config: Path, tmp_path: Path, client: Client) -> None:
     other = tmp_path / "other.yaml"
     other.write_text(config.read_text() + "controller: other\n")
@@ -232,6 +244,49 @@ def test_ls_filters_and_sorts(config: Path, tmp_path: Path, client: Client) -> N
         assert set(names("--older-than", "0")) == {"vm-1", "vm-2", "vm-3"}
     none = invoke("ls", "--waiting", "--config", config).output
     assert none == "nothing that is under way is like that\n"
+
+
+def test_ls_takes_vms(config: Path, client: Client) -> None:
+    client.begin("vm-1", "modify")
+    client.begin("vm-2", "modify")
+    words = ("--no-header", "--columns", "vm", "--config", config)
+    assert invoke("ls", "vm-2", "idle", *words).output == "vm-2\n"
+    assert invoke("ls", "idle", *words).output == "nothing that is under way is like that\n"
+
+
+def test_an_argument_is_called_by_its_name() -> None:
+    result = invoke("adopt", "vm", "frob", "--", "true")
+    assert result.exit_code == 2
+    assert "Invalid value for 'KIND': 'frob' is none of migration out, " in result.stderr
+
+
+def test_what_is_broken_is_said_once(config: Path, client: Client) -> None:
+    for more, count in (((), 0), (("-v",), 1)):
+        client.begin("vm", "modify")
+        words = ("evict", "vm", "--all", "--yes", "--config", config, *more)
+        done = process(*words, capture_output=True)
+        assert done.returncode == 0
+        assert done.stdout.count("broken: ") == 1
+        assert done.stderr.count("was taken out by force") == count
+
+
+SAYS = """
+import logging, sys
+from distjob.cli.output import log_to_stderr, mute_stores
+log_to_stderr({verbose})
+mute_stores()
+for name in "distjob", "distjob.redis":
+    logging.getLogger(name).warning("a warning of %s", name)
+    logging.getLogger(name).error("an error of %s", name)
+"""
+
+
+@pytest.mark.parametrize(("verbose", "count"), [(0, 3), (1, 4)])
+def test_who_only_looks_is_not_told_how_a_server_could_be_better(verbose: int, count: int) -> None:
+    command = [sys.executable, "-c", SAYS.format(verbose=verbose)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert len(done.stderr.splitlines()) == count
+    assert ("a warning of distjob.redis" in done.stderr) == bool(verbose)
 
 
 # -- the table -------------------------------------------------------------------------------------
@@ -336,6 +391,8 @@ def test_shells_complete(config: Path, client: Client) -> None:
     assert _completed("distjob status w", DISTJOB_CONFIG=str(config)) == ["web-1"]
     assert _completed(f"distjob evict --config {config} d") == ["db-1"]
     assert _completed("distjob status w", DISTJOB_CONFIG=f"{config}.missing") == []
+    config.write_text(config.read_text() + "controller: $NAME\n")  # which is a warning
+    assert _completed("distjob ls web-1 d", DISTJOB_CONFIG=str(config)) == ["db-1"]
 
 
 # -- a full disk -----------------------------------------------------------------------------------
@@ -389,6 +446,21 @@ def test_a_hold_that_can_not_say_why_is_none(
 
     monkeypatch.setattr("distjob.lease.AsyncJobLease.allow", refuse)
     assert invoke("hold", "vm", "--reason", "new disk", "--config", config).exit_code == 75
+    assert client.status("vm").idle
+
+
+def test_a_hold_that_may_have_stayed_is_told(
+    config: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise errors.OutcomeUnknown("away")
+
+    monkeypatch.setattr("distjob.lease.AsyncJobLease.allow", refuse)
+    monkeypatch.setattr("distjob.lease.AsyncJobLease.end", refuse)
+    result = invoke("hold", "vm", "--reason", "new disk", "--config", config)
+    assert result.exit_code == 75
+    assert "away; if a hold without a reason stays: distjob discard vm" in result.stderr
+    assert invoke("discard", "vm", "--config", config).exit_code == 0
     assert client.status("vm").idle
 
 

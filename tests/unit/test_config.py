@@ -315,7 +315,7 @@ def test_a_url_is_a_configuration(url: str, section: dict[str, Any]) -> None:
         ("zookeeper:///chroot", "must be zookeeper://host1"),
         ("zookeeper://h:0", "zookeeper.hosts"),
         ("reddis://h", "no store has URLs that begin with reddis://; did you mean 'redis'?"),
-        ("mysql://h", "(known: etcd://, redis://, rediss://, sqlite://, unix://, zookeeper://)"),
+        ("mysql://h", "etcd://, memory://, redis://, rediss://, sqlite://, unix://, zookeeper://"),
         (f"etcd://me:{SECRET}@@h", "must be etcd://"),
         (f"reddis://me:{SECRET}@h", "no store has URLs"),
     ],
@@ -650,3 +650,63 @@ def test_the_page_and_the_examples_know_every_key(backend: str) -> None:
     for named, written in keys_of(backend, backends.find(backend).settings):
         assert named in page
         assert written in examples
+
+
+# -- what is nearly right --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("job:\n\twait: 3\n", "that is a tab: indent with blanks"),
+        ("redis:\n  url:redis://h\n", "redis: must be a mapping, is text; is a space missing"),
+        ("job:\n  wait: 3\n ttl: 4\n", "is this line indented as its neighbours are?"),
+        ("job:\n wait: 3\n   max_queued: 3\n", "is this line indented as its neighbours are?"),
+        ("job:\n  wait: a: b\n", "text with special characters needs quotes"),
+        ("[redis]\nurl = 'redis://h'\n", "this is not YAML: TOML or INI? write key: value"),
+        (
+            "redis:\nurl: redis://h\nbackend: redis\n",
+            ":2: url: unknown key; did you mean redis.url?",
+        ),
+        ("backend: redis\nurl_file: x\n", "url_file: unknown key; did you mean redis.url?"),
+        ("ttl: 3\n", "ttl: unknown key; did you mean session.ttl?"),
+        ("session_ttl: 3\n", "session_ttl: unknown key; did you mean session.ttl?"),
+        ("wait: 3\n", "wait: unknown key; did you mean job.wait?"),
+        ("path: x\n", "path: unknown key; did you mean sqlite.path?"),
+    ],
+)
+def test_what_it_most_likely_is(write: Write, text: str, advice: str) -> None:
+    assert advice in error_of(write(text))
+
+
+def test_what_a_parser_cites_is_not_shown(write: Write) -> None:
+    said = error_of(write(f"a: [\nb: '{SECRET}' '{SECRET}'\n"))
+    assert "YAML syntax error" in said
+    assert "expected <document start>, but found" in error_of(write("[a]\nb = 1\n"))
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n"])
+def test_an_empty_file_is_told(write: Write, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(text)
+    load(path)
+    told = f"distjob: {path}: says nothing, so all settings are the defaults"
+    assert [record.getMessage() for record in caplog.records] == [told]
+    caplog.clear()
+    load(None)
+    load({})
+    assert caplog.records == []
+
+
+def test_a_variable_without_braces_is_told(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    path = write("controller: $HOST_NAME\n")
+    assert load(path).controller == "$HOST_NAME"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"distjob: {path}:1: controller: a variable is written ${{NAME}}; this is taken as it is"
+    ]
+
+
+def test_servers_of_zookeeper_are_a_text_or_a_list() -> None:
+    one = {"backend": "zookeeper", "zookeeper": {"hosts": "a:1,b:2/c"}}
+    assert load(one) == load(one | {"zookeeper": {"hosts": ["a:1", "b:2/c"]}})
+    kinds = config.json_schema()["$defs"]["ZookeeperSettings"]["properties"]["hosts"]["anyOf"]
+    assert {"type": "array", "items": {"type": "string"}, "minItems": 1} in kinds

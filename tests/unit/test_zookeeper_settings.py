@@ -69,7 +69,9 @@ TLS = "is for TLS: set zookeeper.tls"
     [
         ({"hosts": ""}, "hosts", LIKE),
         ({"hosts": "a b"}, "hosts", LIKE),
-        ({"hosts": ["a", "b"]}, "hosts", f"{LIKE}, without blanks, is a list"),
+        ({"hosts": ["a b", "c"]}, "hosts", LIKE),
+        ({"hosts": []}, "hosts", LIKE),
+        ({"hosts": [1]}, "hosts[0]", "must be text, is a whole number"),
         ({"hosts": "a:secret@b"}, "hosts", LIKE),
         ({"hosts": "/only"}, "hosts", LIKE),
         ({"hosts": "a:port"}, "hosts", "a port, behind the host's ':', is a number"),
