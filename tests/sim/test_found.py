@@ -123,8 +123,8 @@ FOUND = (
     ),
     Found(
         "an adoption under way while the client closes",
-        "storm",
-        9376,
+        "clocks",
+        129,
         (("closing.py", "    nobodys.update(dict.fromkeys(me.heirs, True))\n", ""),),
     ),
     Found(

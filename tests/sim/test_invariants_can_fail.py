@@ -493,7 +493,7 @@ CASES: list[tuple[Callable[[Patch], None], str, str]] = [
     (guard_upside_down, "guard", "calm"),
     (guard_sees_slots_apart, "guard", "sleep"),
     (guard_sees_slots_as_one, "guard", "calm"),
-    (left_jobs_are_held, "guard", "cut"),
+    (left_jobs_are_held, "guard", "sleep"),
     (slots_ignored, "let in", "calm"),
     (mask_ignored, "let in", "calm"),
     (newest_first, "let in", "calm"),
