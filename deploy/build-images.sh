@@ -1,10 +1,11 @@
 #!/bin/sh
 # Builds images of the servers from Debian's packages, for hosts that reach no image registry.
 #
-#   deploy/build-images.sh [redis|etcd|zookeeper ...]          default: all three
+#   deploy/build-images.sh [redis|etcd|zookeeper|python ...]          default: the first three
 #
 # Makes distjob-redis:debian, distjob-etcd:debian and distjob-zookeeper:debian; the compose files
 # here run them as they run the official ones, e.g. with DISTJOB_REDIS_IMAGE=distjob-redis:debian.
+# distjob-python:debian is what deploy/serve/Dockerfile may start from.
 # Needs root, debootstrap and a Docker engine. An image that is there already is left alone; remove
 # it (`docker rmi`) to build anew. SUITE and MIRROR choose another Debian release or mirror.
 set -eu
@@ -15,7 +16,7 @@ here=$(dirname "$0")
 
 missing=""
 for kind in ${*:-redis etcd zookeeper}; do
-    case $kind in redis | etcd | zookeeper) ;; *) echo "what is $kind? redis, etcd or zookeeper" >&2; exit 2 ;; esac
+    case $kind in redis | etcd | zookeeper | python) ;; *) echo "what is $kind? redis, etcd, zookeeper or python" >&2; exit 2 ;; esac
     if docker image inspect "distjob-$kind:debian" >/dev/null 2>&1; then
         echo "distjob-$kind:debian is there already"
     else
@@ -74,6 +75,11 @@ build_zookeeper() {  # the package zookeeper itself wants a JRE with a desktop, 
     import zookeeper "$1" "$(dpkg_version "$1" libzookeeper-java)" --change 'WORKDIR /data' \
         --change 'ENV ZOO_CONF_DIR=/conf ZOO_DATA_DIR=/data ZOO_DATA_LOG_DIR=/datalog' \
         --change 'CMD ["zkServer.sh", "start-foreground"]'
+}
+
+build_python() {
+    install "$1" python3 python3-venv ca-certificates
+    import python "$1" "$(dpkg_version "$1" python3)" --change 'CMD ["python3"]'
 }
 
 dpkg_version() { chroot "$1" dpkg-query -W -f '${Version}' "$2" | sed 's/^[0-9]*://; s/[-+~].*//'; }

@@ -1,3 +1,3 @@
 """Makes known to every test what these have; each says what that is."""
 
-pytest_plugins = ("book", "certificates", "ends", "servers", "spread", "stores")
+pytest_plugins = ("book", "certificates", "ends", "servers", "serving", "spread", "stores")

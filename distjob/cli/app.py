@@ -23,6 +23,7 @@ _COMMANDS = {
         ("doctor", "doctor", "Find what makes the store unsafe or slow."),
         ("schema", "schema", "Print the JSON Schema of the settings, or of an output."),
         ("completion", "completion", "Print what makes a shell complete distjob's words."),
+        ("serve", "serve", "Show all jobs in the browser, live; JSON and metrics."),
         ("demo", "demo", "Show what happens when controllers compete, die or sleep."),
     )
 }

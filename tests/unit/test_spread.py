@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -80,12 +81,35 @@ def test_not_announced():
 def test_announced():
     fork()
 """)
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = forks\nfilterwarnings = error\n")
-    words = ["-p", "spread", "-p", "no:cacheprovider", "-q", "-n0", "."]
-    told = subprocess.run(
-        [sys.executable, "-m", "pytest", *words],
-        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=100,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(TESTS), "HOME": str(tmp_path)},
-    )  # fmt: skip
-    assert "1 failed, 1 passed" in told.stdout, told.stdout
-    assert "needs the mark `forks`" in told.stdout
+    told = run(tmp_path, "-n0")
+    assert "1 failed, 1 passed" in told, told
+    assert "needs the mark `forks`" in told
+
+
+def test_what_names_one_group_is_in_one_process(tmp_path: Path) -> None:
+    """That pytest and xdist understand each other, which was not so at all times."""
+    (tmp_path / "fault").mkdir()
+    (tmp_path / "fault" / "test_inner.py").write_text("""
+import os, pytest
+
+@pytest.mark.xdist_group("browser")
+@pytest.mark.parametrize("number", range(6))
+def test_one(number, worker_id):
+    print("ran in", worker_id)
+    assert False
+""")
+    told = run(tmp_path, "-n2", "--dist=loadgroup")
+    ran = [line for line in told.splitlines() if line.startswith("ran in ")]
+    assert (len(ran), len(set(ran))) == (6, 1), told
+
+
+def run(folder: Path, *words: str) -> str:
+    """What pytest says of the tests in ``folder``, which are spread as ours."""
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers = forks\nfilterwarnings = error\n")
+    shutil.copy(TESTS / "spread.py", folder)  # it sorts by the folders beside it
+    ours = ("-p", "spread", "-p", "no:cacheprovider", "-q")
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *ours, *words, "."],
+        cwd=folder, capture_output=True, text=True, check=False, timeout=100,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{folder}:{TESTS}", "HOME": str(folder)},
+    ).stdout  # fmt: skip
