@@ -41,8 +41,8 @@ class _Moment(ParamType):
             hour, minute = map(int, text.split(":"))
             if hour > 23 or minute > 59:
                 self.fail(f"{value!r} is no time of a day", param, ctx)
-            today = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
-            return today if today > now else today + timedelta(days=1)
+            when = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+            return when if when > now else when + timedelta(days=1)
         try:
             moment = datetime.fromisoformat(text).astimezone()
         except ValueError:

@@ -74,9 +74,8 @@ def _begin(me: ClientState, vm: str, wish: Wish, wait: float | None) -> Op[HeldJ
         yield from lose(me, session, "it ended while a job was asked for")
         me.check_open()
         if wish.parent:
-            raise LeaseLost(
-                f"VM {vm!r}: the session that owns the async {wish.kind} has ended", vm=vm
-            )
+            msg = f"VM {vm!r}: the session that owns the async {wish.kind} has ended"
+            raise LeaseLost(msg, vm=vm)
 
 
 def live_session(me: ClientState, until: float) -> Op[Session]:

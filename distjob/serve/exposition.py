@@ -19,11 +19,11 @@ _Labels = tuple[str, str]
 
 def exposition(watcher: Watcher) -> str:
     """In Prometheus's text format, version 0.0.4."""
-    picture, today = watcher.picture, clock.wall()
+    picture, wall = watcher.picture, clock.wall()
     statuses = [shown.status for shown in picture.vms.values()]
     jobs = [job for status in statuses for job in _each_once(status.holders)]
     waiting = [job for status in statuses for job in status.waiters]
-    passed = 0.0 if picture.seen is None else max(0.0, today - picture.seen)
+    passed = 0.0 if picture.seen is None else max(0.0, wall - picture.seen)
     count = Counter([*(("held", job.job) for job in jobs), *(("waits", j.job) for j in waiting)])
     oldest: dict[_Labels, float] = {}
     for state, some in (("held", jobs), ("waits", waiting)):

@@ -50,7 +50,7 @@ class Picture:
         self._gone: deque[tuple[int, str]] = deque(maxlen=MOST_GONE)
         self._cuts: dict[int, tuple[float, bytes]] = {}
 
-    def see(self, found: Sequence[VMStatus], today: float) -> None:
+    def see(self, found: Sequence[VMStatus], wall: float) -> None:
         """The store was read."""
         self._cuts.clear()
         new = self.revision + 1
@@ -58,7 +58,7 @@ class Picture:
         for vm in [vm for vm in self.vms if vm not in there]:
             del self.vms[vm]
             self._gone.append((new, vm))
-            self._strip(vm, "idle", today)
+            self._strip(vm, "idle", wall)
             self.revision = new
         for vm, status in there.items():
             before = self.vms.get(vm)
@@ -66,24 +66,24 @@ class Picture:
                 before.status = status  # later by what time it took
             else:
                 if vm not in self._strips and status.holders:
-                    self._strip(vm, "held", today - max(job.seconds for job in status.holders))
-                strip = self._strip(vm, mood(status), today)
-                self.vms[vm] = Shown(status, new, _encoded(status, strip, today))
+                    self._strip(vm, "held", wall - max(job.seconds for job in status.holders))
+                strip = self._strip(vm, mood(status), wall)
+                self.vms[vm] = Shown(status, new, _encoded(status, strip, wall))
                 self.revision = new
         if self.trouble or self.seen is None:
-            self.trouble, self.since, self.revision = "", today, new
-        self.seen = today
-        self._forget(today)
+            self.trouble, self.since, self.revision = "", wall, new
+        self.seen = wall
+        self._forget(wall)
 
-    def fail(self, why: str, today: float) -> None:
+    def fail(self, why: str, wall: float) -> None:
         """The store could not be read; what was seen stays."""
         self._cuts.clear()
         if self.trouble != why:
-            self.since = self.since if self.trouble else today
+            self.since = self.since if self.trouble else wall
             self.trouble = why
             self.revision += 1
 
-    def store(self, today: float) -> dict[str, Any]:
+    def store(self, wall: float) -> dict[str, Any]:
         """What is known of the store, for JSON."""
         up = self.seen is not None and not self.trouble
         return {
@@ -91,18 +91,18 @@ class Picture:
             "trouble": self.trouble,
             "since": self.since,
             "seen": self.seen,
-            "age": None if self.seen is None else round(max(0.0, today - self.seen), 3),
+            "age": None if self.seen is None else round(max(0.0, wall - self.seen), 3),
         }
 
-    def cut(self, revision: int, today: float) -> bytes:
+    def cut(self, revision: int, wall: float) -> bytes:
         """What a browser that has ``revision`` needs to have this one, as JSON; 0: all of it."""
         made, json = self._cuts.get(revision, (0.0, b""))
-        if not 0 <= today - made < FRESH:
-            json = self._cut(revision, today)
-            self._cuts[revision] = (today, json)
+        if not 0 <= wall - made < FRESH:
+            json = self._cut(revision, wall)
+            self._cuts[revision] = (wall, json)
         return json
 
-    def _cut(self, revision: int, today: float) -> bytes:
+    def _cut(self, revision: int, wall: float) -> bytes:
         full = len(self._gone) == MOST_GONE
         whole = revision == 0 or (full and revision < self._gone[0][0])
         vms = [s.json for s in self.vms.values() if whole or s.revision > revision]
@@ -110,30 +110,30 @@ class Picture:
         return msgspec.json.encode(
             {
                 "revision": self.revision,
-                "now": today,
+                "now": wall,
                 "whole": whole,
-                "store": self.store(today),
+                "store": self.store(wall),
                 "span": SPAN,
                 "vms": [msgspec.Raw(json) for json in vms],
                 "gone": [vm for vm in gone if vm not in self.vms],
             }
         )
 
-    def _strip(self, vm: str, now: Mood, today: float) -> Sequence[tuple[float, Mood]]:
+    def _strip(self, vm: str, now: Mood, wall: float) -> Sequence[tuple[float, Mood]]:
         strip = self._strips.setdefault(vm, deque(maxlen=MOST_MOODS))
         self._strips.move_to_end(vm)
         if not strip or strip[-1][1] != now:
-            strip.append((today, now))
-        while len(strip) > 1 and strip[1][0] < today - SPAN:
+            strip.append((wall, now))
+        while len(strip) > 1 and strip[1][0] < wall - SPAN:
             strip.popleft()
         return strip
 
-    def _forget(self, today: float) -> None:
+    def _forget(self, wall: float) -> None:
         """The strips of VMs that have been idle for long, or are too many; the longest first."""
         for vm in list(self._strips):
             strip = self._strips[vm]
             few = len(self._strips) - len(self.vms) <= MOST_GONE
-            if few and strip[-1][0] >= today - SPAN:
+            if few and strip[-1][0] >= wall - SPAN:
                 return
             if vm not in self.vms:
                 del self._strips[vm]
@@ -146,19 +146,19 @@ def mood(status: VMStatus) -> Mood:
     return "waited" if status.waiters else "held"
 
 
-def as_data(status: VMStatus, today: float) -> dict[str, Any]:
+def as_data(status: VMStatus, wall: float) -> dict[str, Any]:
     """As ``distjob status --json`` has it, but for times: since when, instead of for how long."""
     data: dict[str, Any] = msgspec.to_builtins(status)
     for place, job in [*((None, job) for job in data["holders"]), *enumerate(data["waiters"], 1)]:
-        job["since"] = round(today - job.pop("seconds"), 1)
+        job["since"] = round(wall - job.pop("seconds"), 1)
         job["token"], job["phase"] = job["token"] or None, job["phase"] or None
         job["place"], job["waits_for"] = place, job["waits_for"] if place else None
     return data
 
 
-def _encoded(status: VMStatus, strip: Sequence[tuple[float, Mood]], today: float) -> bytes:
+def _encoded(status: VMStatus, strip: Sequence[tuple[float, Mood]], wall: float) -> bytes:
     shown = [(round(at, 1), mood) for at, mood in strip]
-    return msgspec.json.encode(as_data(status, today) | {"strip": shown})
+    return msgspec.json.encode(as_data(status, wall) | {"strip": shown})
 
 
 def _facts(status: VMStatus) -> tuple[object, ...]:

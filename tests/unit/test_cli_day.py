@@ -493,7 +493,7 @@ def test_maintenance_is_a_type_of_job_like_others(client: Client) -> None:
 
 @pytest.mark.parametrize(
     "file",
-    sorted((ROOT / "deploy").rglob("*distjob*.yaml")),
+    sorted((ROOT / "deploy").rglob("*distjob.yaml")),
     ids=lambda file: f"{file.parent.name}-{file.name}",
 )
 def test_config_check_prints_what_means_the_same(
