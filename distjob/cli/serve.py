@@ -99,6 +99,7 @@ def serve(
         there = server.listen(host, port)
     except server.CannotListen as error:
         fail(str(error), EX_OSERR)
+    server.end_by_signals()  # before it is said that it serves
     inside = host in LOOPBACK
     shown = "localhost" if host in _ANY else f"[{host}]" if ":" in host else host
     what = f"tokens: {tokens}" if tokens else "reads only, no --tokens"

@@ -45,6 +45,12 @@ def listen(host: str, port: int) -> socket.socket:
         raise CannotListen(f"{where}: {why}") from None
 
 
+def end_by_signals() -> None:
+    """SIGTERM and SIGINT exit with 0 from now on; uvicorn raises what it got again, in the end."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+
+
 def serve(
     settings: Settings,
     there: socket.socket,
@@ -53,9 +59,7 @@ def serve(
     people: People | None,
     names: Collection[str] | None,
 ) -> None:
-    """Until SIGTERM or SIGINT, which exit with 0. Raises ConfigError."""
-    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises again, in the end, what it got
-        signal.signal(number, _leave)
+    """Until SIGTERM or SIGINT. Raises ConfigError."""
     asyncio.run(_serve(Watcher(settings, every), there, people, names))
 
 
