@@ -6,6 +6,7 @@
     feed.py        the one watch stream of a store
     layout.py      keys, and what is asked of etcd for sessions; pure
     commit.py      what is asked of etcd for a commit and a settling; pure
+    full.py        what became of a commit that was refused for want of space
     watches.py     what is watched, what answers mean, coming back without loss; pure
     faults.py      what gRPC's and etcd's errors mean
     client/        members, fail-over, tokens: one request, one answer

@@ -89,10 +89,14 @@ class Failure(NamedTuple):
         """Whether the request certainly changed nothing.
 
         A Put, Txn or LeaseGrant that finds etcd full is applied first and refused then; those that
-        come after it are refused unapplied, in the same words (etcd's quotaApplierV3, in every
-        release so far).
+        come after it are refused unapplied, in the same words (see `distjob_etcd.full`).
         """
-        return self.unsent or (self.answered and _NO_SPACE not in self.text)
+        return self.unsent or (self.answered and not self.full)
+
+    @property
+    def full(self) -> bool:
+        """Whether etcd has answered that its space is used up."""
+        return self.answered and _NO_SPACE in self.text
 
     @property
     def cut(self) -> bool:

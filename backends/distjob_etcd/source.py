@@ -19,6 +19,7 @@ from distjob.backend.source import Fault, Feed
 from distjob.backend.world import World
 from distjob.errors import ConfigError, RecordError
 from distjob.store import ABSENT, Guarantees, Reply, Settled, Versioned
+from distjob_etcd import full
 from distjob_etcd import rpc_pb2 as rpc
 from distjob_etcd.client.cluster import Cluster
 from distjob_etcd.client.members import GRANT, KEEP_ALIVE, MEMBERS, RANGE, REVOKE, STATUS, TXN
@@ -139,7 +140,8 @@ class EtcdSource:
     async def settle(self, session: str) -> None:
         """By the session's number, see `distjob_etcd.commit`: what was sent before names an older.
 
-        One that another settling has raised already is as good.
+        One that another settling has raised already is as good. It writes, so that etcd without
+        space refuses it: what was in doubt stays so until there is space.
         """
         number = self._numbers.of(session)
         request = settling(self._layout, session, number)
@@ -154,10 +156,13 @@ class EtcdSource:
         self, vm: str, expected: int, value: bytes | None, author: str, wake: Collection[str]
     ) -> Reply:
         number = self._numbers.of(author)
-        commit = Commit(vm, expected, value, author, wake, number)
+        commit, until = Commit(vm, expected, value, author, wake, number), self.cluster.until()
+        request = commit.request(self._layout)
         try:
-            answer = await self.cluster.ask(TXN, commit.request(self._layout), change=True)
+            answer = await self.cluster.ask(TXN, request, change=True, until=until)
         except EtcdFault as fault:
+            if fault.failure.full:
+                return await full.seen(self.cluster, self._layout, commit, fault, until)
             if not fault.failure.request_too_large:
                 raise
             size = 0 if value is None else len(value)
