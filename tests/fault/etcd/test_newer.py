@@ -103,7 +103,7 @@ def doctor(node: EtcdNode, user: str, password: str, folder: Path) -> dict[str, 
     file.write_text(json.dumps(settings_for(node, user, password)))
     result = CliRunner().invoke(cli, ["doctor", "--config", str(file), "--json"])
     assert result.exit_code == 0, result.output
-    return {finding["what"]: finding["level"] for finding in json.loads(result.stdout)}
+    return {finding["what"]: finding["level"] for finding in json.loads(result.stdout)["findings"]}
 
 
 def test_doctor_says_what_it_may_not_see(guarded: EtcdNode, tmp_path: Path) -> None:
