@@ -37,6 +37,8 @@ class Turn(NamedTuple):
 
 class _Part(NamedTuple):
     start: Barrier
+    over: Barrier
+    """Nobody ends before all have played: a process that does takes the others' processor."""
     rounds: int
     hold: float
 
@@ -49,7 +51,7 @@ def hold_of(players: int) -> float:
 def play(settings: Settings, players: int, rounds: int) -> list[Turn]:
     """Let so many processes have a VM's job ``rounds`` times each; all turns, in their order."""
     context = multiprocessing.get_context("spawn")
-    part = _Part(context.Barrier(players), rounds, hold_of(players))
+    part = _Part(context.Barrier(players), context.Barrier(players), rounds, hold_of(players))
     with context.Pool(players, _take, (part,)) as pool:
         found = pool.starmap(_play, [(settings, number) for number in range(players)], chunksize=1)
     return sorted(turn for turns in found for turn in turns)
@@ -77,6 +79,7 @@ def _play(settings: Settings, number: int) -> list[Turn]:
             pause.wait(part.hold)
             turns.append(Turn(held, asked, clock.monotonic(), number))
             lease.end()
+        part.over.wait(PATIENCE)
     return turns
 
 
