@@ -50,7 +50,7 @@ def answers(python: str, version: str) -> bool:
 
 
 def lower_bounds() -> list[str]:
-    """Of what distjob needs and its backends' extras, as constraints: ``redis==5.3``."""
+    """The oldest versions of what distjob and its extras need, as constraints: ``redis==5.3``."""
     extras = PROJECT["optional-dependencies"]
     needs = PROJECT["dependencies"] + [
         need for name in extras if name not in ("all", "test") for need in extras[name]

@@ -36,7 +36,7 @@ class Commit(NamedTuple):
         return sorted(dict.fromkeys(self.wake))[:LARGEST_ASKED]
 
     def request(self, layout: Layout) -> rpc.TxnRequest:
-        """What is asked of etcd. Raises `RecordError`."""
+        """The transaction that makes this commit. Raises `RecordError` for too large a value."""
         if self.value is not None and len(self.value) > LARGEST:
             msg = (
                 f"VM {self.vm!r}: its record would take {len(self.value)} bytes; etcd is used for "

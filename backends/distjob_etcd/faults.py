@@ -16,7 +16,7 @@ Code = grpc.StatusCode
 Made: TypeAlias = Literal["no", "unknown"]
 
 PREFIX = "distjob/<namespace>/"
-"""Of all keys, where the namespace is not known."""
+"""The prefix of all keys, for errors that do not know the namespace."""
 _DENIED = "the user or password was refused: set etcd.user and etcd.password"
 _FORBIDDEN = (
     "the user may not do this: its role needs readwrite on the prefix {prefix} "
@@ -141,7 +141,7 @@ class Failure(NamedTuple):
 
     @property
     def untrusted(self) -> bool:
-        """Whether it is the server's certificate."""
+        """Whether the server's certificate was refused."""
         return "CERTIFICATE_VERIFY_FAILED" in self.text or "Hostname Verification" in self.text
 
     def fault(self, where: str, *, change: bool, prefix: str = PREFIX) -> EtcdFault:

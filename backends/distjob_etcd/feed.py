@@ -32,7 +32,7 @@ _PROGRESS = rpc.WatchRequest(progress_request=rpc.WatchProgressRequest())
 
 
 class EtcdFeed:
-    """It resumes: what came before a cut is still taken."""
+    """The watch on wake-ups and ends of sessions; after a cut it resumes, and nothing is missed."""
 
     vital = True
 

@@ -56,7 +56,7 @@ class Layout:
         return self.sessions + session.encode(errors="surrogatepass")
 
     def owner_key(self, session: str) -> bytes:
-        """What is written each time that the session is settled; it ends with the session's key."""
+        """The key whose version counts the settlings of a session; it ends with the session's."""
         return self.owners + session.encode(errors="surrogatepass")
 
     def woken(self, kv: rpc.KeyValue) -> Woken | Missed | None:

@@ -42,7 +42,7 @@ _NOTHING = Versioned(version=ABSENT, value=None)
 
 
 class Script(NamedTuple):
-    """One that servers carry out in one step."""
+    """A Lua script, which a server carries out in one step."""
 
     text: str
     digest: str

@@ -4,6 +4,8 @@
     replay.py     libvirt's recorded traces, played through the client on any store
     bench/        what it costs on Redis, etcd and ZooKeeper, as ratios
     memory.py     MemoryServer, MemoryStore: the smallest store that passes it
+    inprocess.py  ``backend: memory``, for the tests of programs that use distjob
+    steps.py      the back room of stores in virtual time
     onloop.py     an asyncio store or client, used from threads: blocking tests run on asyncio, too
     world.py      simulated worlds: the protocol in virtual time, under faults drawn by seed
 
@@ -14,6 +16,7 @@ A simulated world is made of:
     calls.py                               what they asked for and were told
     faults.py disasters.py mishaps.py      what goes wrong: on the way, everywhere, to one of them
     request.py                             one request, on its way to the store and back
+    resource.py                            what the jobs guard
     plain.py                               the rules once more, as judge
     invariants.py commits.py longwatch.py  what must hold: always, at a commit, of async jobs,
     forcewatch.py overdue.py aftermath.py  of what is taken by force, of who waits, in the end

@@ -25,7 +25,7 @@ from distjob_etcd.client.members import STATUS, Member, Metadata
 from distjob_etcd.faults import Failure, channel_closed
 
 _PROCESSES: set[int] = set()
-"""Those, of this one and of whom it was forked from, in which `grpc.aio` was used."""
+"""Processes, this one and those it was forked from, in which `grpc.aio` was used."""
 _PATIENCE = 1.0
 """Seconds that gRPC may take to end calls that were cancelled."""
 _CUT = Failure(
@@ -68,9 +68,9 @@ class AioCalls:
             raise Fault(msg, "fork before, or start processes in another way")
         _PROCESSES.add(os.getpid())
         self._calls: set[grpc.aio.UnaryUnaryCall[Any, Any]] = set()
-        """Those under way."""
+        """Calls under way."""
         self._ending: set[asyncio.Future[Any]] = set()
-        """Those whose task was cancelled, and which gRPC has not ended yet."""
+        """Calls whose task was cancelled, and which gRPC has not ended yet."""
 
     async def call(
         self, member: Member, method: str, request: Any, seconds: float, metadata: Metadata

@@ -21,7 +21,7 @@ MOST = 32 << 20
 
 
 class WireLine:
-    """See `distjob_redis.client.server.Line`."""
+    """A subscription on asyncio, whose messages a task of its own reads."""
 
     def __init__(self, server: AsyncServer, ring: Callable[[], None]) -> None:
         self._server = server

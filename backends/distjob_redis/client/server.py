@@ -1,4 +1,4 @@
-"""What is asked: `Place`, whatever has the keys of one shard, and `Server`, the plain case of it.
+"""Whom commands go to: `Place`, which has the keys of one shard, and `Server`, the plain case.
 
 Knows neither keys nor values.
 """
@@ -124,7 +124,7 @@ class Server(Place):
 
     @abstractmethod
     def line(self, ring: Callable[[], None]) -> Line:
-        """One that is not open; ``ring`` is called when something has come that no file tells."""
+        """A new line, not open yet; ``ring``: called when something has come that no file tells."""
 
     async def ask(self, *command: Any, change: bool = False) -> Any:
         reply = (await self.exchange((command,), change=change))[0]
@@ -161,7 +161,7 @@ class Server(Place):
 
     @abstractmethod
     async def let_go(self) -> None:
-        """It is not the one to ask now: what is at hand must not answer when it is again."""
+        """Give up all connections: another server is asked now, and these must not answer later."""
 
     async def info(self) -> Mapping[str, Any]:
         """The server's INFO."""

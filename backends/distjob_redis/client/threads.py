@@ -115,7 +115,7 @@ def _is_usable(connection: Any) -> bool:
 
 
 class BlockingLine:
-    """See `distjob_redis.client.server.Line`. It is read by whoever takes."""
+    """A subscription whose socket is read by whoever takes."""
 
     def __init__(self, server: BlockingServer) -> None:
         self._server = server

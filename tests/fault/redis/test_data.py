@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -11,10 +10,8 @@ import pytest
 
 from distjob.errors import ConfigError, RecordError
 from distjob.store import ABSENT, Committed, Gone
-from distjob_redis import RedisSettings
 from distjob_redis.connecting import check
-from on_redis import TTL, Connect, commit_waking, connected, failed
-from servers import RedisServer
+from on_redis import TTL, Connect, commit_waking
 
 if TYPE_CHECKING:
     import redis
@@ -99,34 +96,6 @@ def test_a_damaged_version_counter_is_refused(
     assert store.read("vm").value is None
 
 
-@pytest.mark.parametrize("namespace", ["a}b", "{", "*", "a b/%", "\N{SNOWMAN}", "a:vm:x"])
-def test_namespaces_are_kept_apart(redis_server: RedisServer, namespace: str) -> None:
-    settings = RedisSettings(url=redis_server.url)
-    with contextlib.closing(connected(settings, namespace)) as store:
-        me = store.open_session(TTL, "me")
-        commit_waking(store, me)
-        for other in ("a", "b"):
-            with contextlib.closing(connected(settings, other)) as beside:
-                assert list(beside.scan()) == []
-        assert [vm for vm, _ in store.scan()] == ["vm"]
-        store.commit("vm", store.read("vm").version, None, me, ())
-
-
-def test_a_full_server_still_lets_jobs_end(
-    connect: Connect, admin: redis.Redis, configured: Callable[..., None]
-) -> None:
-    store = connect()
-    me = store.open_session(TTL, "me")
-    held = commit_waking(store, me)
-    configured(maxmemory=1)
-    error = failed(lambda: store.commit("other", ABSENT, b"x", me, ()))
-    assert not error.unanswered
-    assert "maxmemory" in str(error)
-    assert store.read("other").value is None
-    assert store.keep_alive(me)
-    assert isinstance(store.commit("vm", held, None, me, ()), Committed)
-
-
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
 def test_an_evicting_policy_is_refused(
     connect: Connect, configured: Callable[..., None], policy: str
@@ -135,14 +104,6 @@ def test_an_evicting_policy_is_refused(
     connect()  # without maxmemory nothing is ever evicted
     configured(maxmemory="1gb")
     with pytest.raises(ConfigError, match=f"{policy}.*noeviction"):
-        connect()
-
-
-def test_another_format_is_refused(
-    connect: Connect, admin: redis.Redis, fresh_namespace: str
-) -> None:
-    admin.set(f"distjob:{{{fresh_namespace}}}:format", "99")
-    with pytest.raises(ConfigError, match=r"format 99.*format 2"):
         connect()
 
 

@@ -11,29 +11,11 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from distjob import clock
-from distjob.store import ABSENT, Committed, Stale, Store
+from distjob.store import ABSENT, Committed, Store
 from distjob_redis import RedisRecipe
 from distjob_redis.faults import Why, meaning
 from on_redis import TTL, Connect, failed
 from proxy import Proxy
-from servers import RedisServer
-
-
-def test_a_lost_reply_is_unanswered_and_applied_once(through: Store, proxy: Proxy) -> None:
-    me = through.open_session(TTL, "me")
-    proxy.drop_next_reply(to=b"EVALSHA")
-    assert failed(lambda: through.commit("vm", ABSENT, b"one", me, ())).unanswered
-    found = through.read("vm")
-    assert found.value == b"one"
-    assert through.commit("vm", ABSENT, b"two", me, ()) == Stale(found.version, b"one")
-
-
-def test_a_lost_request_is_unanswered_too(through: Store, proxy: Proxy) -> None:
-    me = through.open_session(TTL, "me")
-    proxy.drop_next_request(holding=b"EVALSHA")
-    assert failed(lambda: through.commit("vm", ABSENT, b"one", me, ())).unanswered
-    assert through.read("vm").value is None
 
 
 @pytest.mark.parametrize("command", [b"SET", b"PEXPIRE", b"DEL"])
@@ -51,14 +33,6 @@ def test_session_verbs_say_that_they_are_unanswered(
     assert through.keep_alive(me) is (command != b"DEL")
 
 
-def test_reading_is_never_unanswered(through: Store, proxy: Proxy) -> None:
-    proxy.drop_next_reply(to=b"GET")
-    assert not failed(lambda: through.read("vm")).unanswered
-    proxy.drop_next_reply(to=b"PTTL")
-    assert not failed(lambda: through.remaining(["a", "b"])).unanswered
-    assert dict(through.remaining(["a", "b"])) == {"a": 0.0, "b": 0.0}
-
-
 def test_refused_is_not_unanswered(through: Store, proxy: Proxy) -> None:
     me = through.open_session(TTL, "me")
     proxy.refuse()
@@ -71,20 +45,6 @@ def test_a_connection_cut_while_idle_costs_nothing(through: Store, proxy: Proxy)
     me = through.open_session(TTL, "me")
     proxy.cut()
     assert isinstance(through.commit("vm", ABSENT, b"one", me, ()), Committed)
-
-
-def test_a_paused_server_is_given_up_in_time(redis_server: RedisServer, connect: Connect) -> None:
-    store = connect(timeout=0.5)
-    me = store.open_session(TTL, "me")
-    redis_server.pause()
-    try:
-        begun = clock.monotonic()
-        assert failed(lambda: store.commit("vm", ABSENT, b"one", me, ())).unanswered
-        assert not failed(lambda: store.read("vm")).unanswered
-        assert 0.9 < clock.monotonic() - begun < 3.0
-    finally:
-        redis_server.resume()
-    assert store.read("vm").value in (b"one", None)
 
 
 def test_a_driver_that_would_send_a_command_again_does_not(

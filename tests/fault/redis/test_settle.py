@@ -7,7 +7,6 @@ idle again, so that "absent" is expected and found.
 from __future__ import annotations
 
 import asyncio
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -69,17 +68,6 @@ def test_without_a_settling_a_commit_arrives_late(
     assert store.read("vm").value == b"late"
 
 
-def test_what_is_settled_never_arrives(store: Store, proxy: Proxy, admin: redis.Redis) -> None:
-    me = store.open_session(60.0, "me")
-    hold_back(store, proxy, me)
-    store.settle(me)
-    assert store.read("vm") == NOTHING
-    threading.Event().wait(3.0)  # seconds do not matter, as long as the commit has been given up
-    let_arrive(proxy, admin)
-    assert store.read("vm") == NOTHING
-    assert isinstance(store.commit("vm", ABSENT, b"next", me, ()), Committed)
-
-
 def test_it_never_does(connect: Connect, redis_server: RedisServer, admin: redis.Redis) -> None:
     """The same, twenty times, each with another VM's life in between."""
     direct = connect()
@@ -98,14 +86,6 @@ def test_it_never_does(connect: Connect, redis_server: RedisServer, admin: redis
             store.close()
 
 
-def test_what_was_applied_is_seen_after_a_settling(store: Store, proxy: Proxy) -> None:
-    me = store.open_session(60.0, "me")
-    proxy.drop_next_reply(to=COMMIT.digest.encode())
-    assert failed(lambda: store.commit("vm", ABSENT, b"one", me, ())).unanswered
-    store.settle(me)
-    assert store.read("vm").value == b"one"
-
-
 def test_a_settling_whose_reply_was_lost(
     store: Store, proxy: Proxy, admin: redis.Redis, fresh_namespace: str
 ) -> None:
@@ -121,25 +101,6 @@ def test_a_settling_whose_reply_was_lost(
         else:
             assert store.commit(f"vm-{turn}", ABSENT, b"x", me, ()) == Settled()
         assert isinstance(store.commit(f"vm-{turn}", ABSENT, b"x", me, ()), Committed)
-
-
-def test_a_settling_that_was_lost(store: Store, proxy: Proxy) -> None:
-    me = store.open_session(60.0, "me")
-    proxy.drop_next_request(holding=SETTLE.digest.encode())
-    assert failed(lambda: store.settle(me)).unanswered
-    assert isinstance(store.commit("vm", ABSENT, b"x", me, ()), Committed)
-    store.settle(me)
-    assert isinstance(store.commit("other", ABSENT, b"x", me, ()), Committed)
-
-
-def test_a_session_that_has_ended_is_settled(connect: Connect) -> None:
-    store = connect()
-    me = store.open_session(TTL, "me")
-    store.settle(me)
-    store.close_session(me)
-    for session in (me, "", "*", "no such session", "a\0b", "\N{SNOWMAN}"):
-        store.settle(session)
-        assert store.commit("vm", ABSENT, b"x", session, ()) == Gone(frozenset({session}))
 
 
 def test_a_session_that_was_settled_is_renewed_and_ends(

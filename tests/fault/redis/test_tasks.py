@@ -342,17 +342,6 @@ def test_a_connection_that_ends_as_it_is_made_goes_back(
     on_loop(test)
 
 
-def test_reading_is_not_unanswered(proxy: Proxy, fresh_namespace: str) -> None:
-    async def test() -> None:
-        async with opened(proxy.port, fresh_namespace) as store:
-            proxy.drop_next_reply(to=b"GET")
-            replies = await asyncio.gather(*(result(store.read(f"vm-{n}")) for n in range(MANY)))
-            assert all(isinstance(one, BackendUnavailable) for one in replies)
-            assert not any(one.unanswered for one in replies)
-
-    on_loop(test)
-
-
 def test_a_connection_cut_while_the_loop_was_held_up_costs_nothing(
     proxy: Proxy, fresh_namespace: str
 ) -> None:
@@ -500,40 +489,6 @@ def sockets() -> int:
 # -- receiving ------------------------------------------------------------------------------------
 
 
-def test_a_receive_that_is_cancelled_loses_nothing(
-    redis_server: RedisServer, fresh_namespace: str
-) -> None:
-    async def test() -> None:
-        async with (
-            opened(redis_server.port, fresh_namespace) as store,
-            opened(redis_server.port, fresh_namespace) as other,
-        ):
-            me, you = await store.open_session(TTL, "me"), await other.open_session(TTL, "you")
-            got: list[int] = []
-            sent: list[int] = []
-
-            async def send() -> None:
-                for _ in range(MANY):
-                    version = await committed(other, "vm", you, me)
-                    sent.append(version)
-
-            sending = asyncio.create_task(send())
-            turns = 0
-            while not (sending.done() and len(got) == len(sent)):
-                receiving = asyncio.create_task(store.receive(me, 1.0))
-                turns += 1
-                for _ in range(turns % 7):
-                    await asyncio.sleep(0)
-                receiving.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    events = await receiving
-                    assert all(isinstance(event, Woken) for event in events)
-                    got += [event.version for event in events]
-            assert got == sent
-
-    on_loop(test)
-
-
 def test_one_who_never_receives_is_cut_off_and_told_so(
     redis_server: RedisServer, fresh_namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -573,33 +528,6 @@ def test_close_ends_a_receive_and_fails_what_is_under_way(
             for verb in (store.read("vm"), store.receive(me, 1.0), store.open_session(TTL, "me")):
                 assert isinstance(await result(verb), BackendUnavailable)
 
-    on_loop(test)
-
-
-@pytest.mark.parametrize("kind", ["url", "sentinel", "cluster"])
-def test_a_close_that_is_cancelled_leaves_nothing(
-    kind: str, request: pytest.FixtureRequest, fresh_namespace: str
-) -> None:
-    async def test() -> None:
-        before = sockets()
-        for turns in range(1, 9):
-            store = await connected_async(settings, fresh_namespace)
-            me = await store.open_session(TTL, "me")
-            receiving = asyncio.create_task(result(store.receive(me, 30.0)))
-            await asyncio.sleep(0)
-            closing = asyncio.create_task(store.close())
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            closing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await closing
-            await receiving
-            for _ in range(10):
-                await asyncio.sleep(0)
-            left = asyncio.all_tasks() - {asyncio.current_task()}
-            assert (left, sockets()) == (set(), before), turns
-
-    settings = settings_of(kind, request)
     on_loop(test)
 
 
