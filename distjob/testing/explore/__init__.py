@@ -1,8 +1,8 @@
-"""The explorer: each schedule of a short script that deviates at most D times from the usual one.
+"""The explorer: each schedule of a short script with at most D deviations from the usual one.
 
-Worlds (`distjob.testing.sim.world`) meet rare interleavings by chance. The explorer meets all of them,
-up to a number of deviations: it runs a script of a few users in its usual schedule, notes at each
-step what else could have happened there, and runs the script again from its start for each of those.
+Worlds (`distjob.testing.sim.world`) meet rare interleavings by chance. The explorer meets all of
+them, up to a number of deviations: it runs a script of a few users in its usual schedule, notes at
+each step what else could have happened there, and runs the script again from its start for each.
 What is real: the protocol's generators and the rules. The store is a model of one.
 
     python -m distjob.testing.explore                          # each script, one deviation
@@ -26,13 +26,14 @@ stands still for longer than the TTL; the store loses all its data.
 
 **What is skipped, and why that is sound**
 
-- *Steps that touch nothing in common commute.* Taking one before the other is no deviation: the same
-  is reached by the deviation at the first place where the two touch the same controller or store.
+- *Steps that touch nothing in common commute.* Taking one before the other is no deviation: the
+  same is reached by the deviation at the first place where the two touch the same controller or
+  the store.
 - *What happens to one controller, or to the store, between two moments at which nothing touches
   it, happens at the first of them.* Nobody could see the difference.
-- *A late commit that would change nothing* (stale, settled, of an ended session) is not made: nobody
-  hears of it.
-- *A state that was reached before, with as many deviations left, is not gone on from.* A state is what
-  the store holds, what each task was told in which order and when, what is pending and which timers
-  run; all that follows is a function of it. It is compared by a hash of 64 bits.
+- *A late commit that would change nothing* (stale, settled, of an ended session) is not made:
+  nobody hears of it.
+- *A state that was reached before, with as many deviations left, is not gone on from.* A state is
+  what the store holds, what each task was told in which order and when, what is pending and which
+  timers run; all that follows is a function of it. It is compared by a hash of 64 bits.
 """

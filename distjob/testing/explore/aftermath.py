@@ -1,17 +1,17 @@
 """What must hold when all users of a run are done, when all clients are closed, and in the end.
 
-    nobody's       a ticket in the store of a session that lives, which nobody has
-    orphans        an async job was left that nobody was ever told is held, or whose end was begun
-    record empty   a newcomer is kept out, or something stays in the store behind it
+nobody's       a ticket in the store of a session that lives, which nobody has
+orphans        an async job was left that nobody was ever told is held, or whose end was begun
+record empty   a newcomer is kept out, or something stays in the store behind it
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distjob.rules.jobs import AgentJob, AsyncJob, Job
 from distjob.protocol import outside
 from distjob.protocol.effects import Op, Wait, ask
+from distjob.rules.jobs import AgentJob, AsyncJob, Job
 from distjob.testing.explore.users import User, closing, connect
 from distjob.testing.sim.judges.plain import Plain
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from distjob.testing.explore.schedule import Schedule
 
 CALM = 5.0
-"""Seconds in which what was left is taken out: a third of the TTL, as hands that listen hear no stir."""
+"""Seconds in which what was left is taken out: hands that listen do so for a third of the TTL."""
 
 
 def judge_the_end(schedule: Schedule, judges: Judges) -> None:

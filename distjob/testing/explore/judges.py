@@ -1,7 +1,7 @@
 """What must hold in a run: at every commit, and whenever nothing is pending.
 
-The judges see what the store holds and what users were told. They judge by the rules of plain.py and
-share no code with the worlds' watch. What must hold in the end is aftermath.py's.
+The judges see what the store holds and what users were told. They judge by the rules of plain.py
+and share no code with the worlds' watch. What must hold in the end is aftermath.py's.
 
     one holder      two users who believe that they hold a slot, by the deadline of their own clock,
                     or one whose job is not in the store
@@ -9,7 +9,7 @@ share no code with the worlds' watch. What must hold in the end is aftermath.py'
     let in          a commit let in others than the oldest that may start
     tokens          a grant's token is not its commit's version, or not larger than all before
     life and death  a commit took a living one's ticket that nobody had laid hand on
-    lost wake-ups   nothing is pending, and one sleeps who was let in, or whom only the dead keep out
+    lost wake-ups   nothing is pending, and one sleeps who was let in, or whom the dead keep out
     nobody's        nothing is pending, and a ticket in the store is known to nobody
     no surprise     an operation ended with an error that is not distjob's, or without a reason
     no spinning     steps without end (raised by the schedule)
@@ -20,11 +20,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn
 
 from distjob.errors import DistjobError, JobTimeout
-from distjob.testing.sim.calls import Violated
-from distjob.testing.explore.ledger import Call, Ledger, Lease
-from distjob.testing.explore.stage import Controller
-from distjob.testing.sim.judges.plain import Plain, PlainTicket, outlives
 from distjob.rules.ticket import AsyncHolder
+from distjob.testing.explore.ledger import Call, Lease, Ledger
+from distjob.testing.explore.stage import Controller
+from distjob.testing.sim.calls import Violated
+from distjob.testing.sim.judges.plain import Plain, PlainTicket, outlives
 
 if TYPE_CHECKING:
     from distjob.testing.explore.schedule import Schedule
@@ -63,7 +63,9 @@ class Judges:
             self.fail("tokens", f"{call.name} has {lease.held.token}, which was never granted")
         self._believers(call.vm)
 
-    def raised(self, at: Controller, name: str, error: DistjobError, fails: tuple[str, ...]) -> None:
+    def raised(
+        self, at: Controller, name: str, error: DistjobError, fails: tuple[str, ...]
+    ) -> None:
         """An operation has raised."""
         told = type(error).__name__
         if told in fails or at.crashed:
@@ -150,9 +152,11 @@ class Judges:
                 continue
             left = ticket is old.running and old.left
             if not left and not net.server.alive(session):
-                if ticket is old.running and outlives(ticket) and not new.left:
-                    if not self._adopted(here, new) and not self.ledger.may_take(here, ticket_id):
-                        self.fail("life and death", f"{vm}: {ticket_id} should be an orphan")
+                stays = ticket is old.running and outlives(ticket) and not new.left
+                if stays and not (
+                    self._adopted(here, new) or self.ledger.may_take(here, ticket_id)
+                ):
+                    self.fail("life and death", f"{vm}: {ticket_id} should be an orphan")
                 continue
             if left and self._adopted(here, new):
                 continue

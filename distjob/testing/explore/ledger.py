@@ -11,7 +11,13 @@ class Call:
     """One begin call, or an adoption."""
 
     def __init__(
-        self, name: str, at: Controller, vm: str, wish: Wish, wait: float | None, fails: tuple[str, ...]
+        self,
+        name: str,
+        at: Controller,
+        vm: str,
+        wish: Wish,
+        wait: float | None,
+        fails: tuple[str, ...],
     ) -> None:
         self.name = name
         self.at = at

@@ -1,4 +1,4 @@
-"""The store's side of a run: requests that reach it, wake-ups that it sends, and what goes wrong."""
+"""The store's side of a run: requests that reach it, wake-ups that it sends, what goes wrong."""
 
 from __future__ import annotations
 
@@ -203,14 +203,5 @@ class Network:
 
     def state(self) -> int:
         """A hash of all that is in it, and under way to it."""
-        server = self.server
-        return hash(
-            (
-                tuple((s, d.deadline, frozenset(d.watched)) for s, d in server._sessions.items()),
-                tuple((vm, v.version, v.value) for vm, v in server._values.items()),
-                server._version,
-                tuple(sorted(server.settled.items())),
-                self.forgotten,
-                None if self.late is None else (self.late.key, self.arrives),
-            )
-        )
+        late = None if self.late is None else (self.late.key, self.arrives)
+        return hash((self.server.state(), self.forgotten, late))

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distjob.errors import BackendUnavailable
 from distjob.protocol.effects import Call, Commit, Effect, Interrupt, Op, Receive, Report, Wait
-from distjob.testing.sim.calls import Violated
 from distjob.testing.explore.network import Network
 from distjob.testing.explore.stage import Controller, Flag, Pending, Task, frozen
+from distjob.testing.sim.calls import Violated
 
 if TYPE_CHECKING:
     from distjob.testing.explore.judges import Judges
@@ -119,9 +119,7 @@ class Schedule:
         self.add(Pending("go", at, task, 0))
         return task
 
-    def resume(
-        self, task: Task, reply: Any = None, error: BaseException | None = None
-    ) -> None:
+    def resume(self, task: Task, reply: Any = None, error: BaseException | None = None) -> None:
         """The task goes on."""
         at = task.at
         at.history = hash((at.history, task.name, self.now, frozen(reply), repr(error)))
@@ -311,7 +309,8 @@ class Schedule:
         self.timers.pop(at.name, None)
         at.history = hash((at.history, "crashed"))
         self.pending = [
-            step for step in self.pending
+            step
+            for step in self.pending
             if step.at is not at or (step.kind == "request" and not vanish)
         ]
 
@@ -338,9 +337,17 @@ class Schedule:
                 self.now,
                 self.net.state(),
                 tuple(
-                    (c.history, c.crashed, c.stopped, c.excuse, c.deaf, c.interrupted, c.missed,
-                     frozen({s: tuple(e) for s, e in c.inbox.items()}),
-                     tuple(step.key for step in c.backlog))
+                    (
+                        c.history,
+                        c.crashed,
+                        c.stopped,
+                        c.excuse,
+                        c.deaf,
+                        c.interrupted,
+                        c.missed,
+                        frozen({s: tuple(e) for s, e in c.inbox.items()}),
+                        tuple(step.key for step in c.backlog),
+                    )
                     for c in self.controllers
                 ),
                 tuple(step.key for step in self.pending),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from distjob.rules.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss
 from distjob.protocol.effects import Op
+from distjob.rules.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss
 from distjob.testing.explore.users import User
 
 Steps = Callable[[User], Op[None]]
@@ -153,19 +153,29 @@ _IN_TURN = (
 SCRIPTS = (
     Script("handover", _IN_TURN, main=True),
     Script("long", (("a", _migrates), ("b", _begins("vm", 0.1, 0.1)), ("c", _tries)), main=True),
-    Script("impatient", (("a", _begins("vm", 0.0, 2.0)), ("b", _impatient), ("c", _both_ways)), main=True),
+    Script(
+        "impatient",
+        (("a", _begins("vm", 0.0, 2.0)), ("b", _impatient), ("c", _both_ways)),
+        main=True,
+    ),
     Script("heir", (("a", _leaves), ("b", _adopts), ("c", _begins("vm", 0.1, 0.1))), main=True),
     Script("told", _IN_TURN, tells_ends=True),
     Script("polled", _IN_TURN, pushed=False),
     Script("collision", (("a", _twice), ("b", _twice))),
     Script("agent", (("a", _agent), ("b", _both_ways))),
-    Script("threads", (("a", _begins("vm", 0.0, 0.3)), ("a", _begins("vm", 0.1, 0.1)), ("b", _twice))),
+    Script(
+        "threads", (("a", _begins("vm", 0.0, 0.3)), ("a", _begins("vm", 0.1, 0.1)), ("b", _twice))
+    ),
     Script("two VMs", (("a", _crosses("vm1", "vm2")), ("b", _crosses("vm2", "vm1")))),
     Script("limit", (("a", _limited), ("b", _limited), ("c", _limited)), max_queued=2),
     Script("orphan", (("a", _keeps), ("b", _begins("vm", 0.1, 0.1)))),
     Script("discard", (("a", _leaves), ("b", _discards))),
     Script("abort", (("a", _heeds), ("b", _aborts))),
-    Script("evict", (("a", _begins("vm", 0.0, 2.0)), ("b", _begins("vm", 0.1, 0.1)), ("c", _evicts))),
-    Script("close", (("a", _begins("vm", 0.0, 1.0)), ("a", _closes), ("b", _begins("vm", 0.1, 0.1)))),
+    Script(
+        "evict", (("a", _begins("vm", 0.0, 2.0)), ("b", _begins("vm", 0.1, 0.1)), ("c", _evicts))
+    ),
+    Script(
+        "close", (("a", _begins("vm", 0.0, 1.0)), ("a", _closes), ("b", _begins("vm", 0.1, 0.1)))
+    ),
 )
 BY_NAME = {script.name: script for script in SCRIPTS}

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from distjob.testing.sim.calls import Violated
+from distjob import clock
 from distjob.testing.explore.aftermath import judge_the_end
 from distjob.testing.explore.judges import Judges
 from distjob.testing.explore.offers import offers
 from distjob.testing.explore.schedule import Deviation, Plan, Schedule, Stop
-from distjob.testing.explore.scripts import TTL, Script
+from distjob.testing.explore.scripts import BY_NAME, TTL, Script
 from distjob.testing.explore.users import User, connect
+from distjob.testing.sim.calls import Violated
 
 LONGEST = 300.0
 """Virtual seconds within which all users of any script are done."""
@@ -78,7 +79,9 @@ class Explorer:
         self._seen: dict[int, int] = {}
         """States, with how many deviations were left there."""
 
-    def explore(self, start: list[Plan] | None = None, *, most: int = 0, first: bool = False) -> None:
+    def explore(
+        self, start: list[Plan] | None = None, *, most: int = 0, first: bool = False
+    ) -> None:
         """From these plans on; at most so many runs, or until the first violation."""
         todo = [()] if start is None else list(start)
         while todo and not (most and self.runs >= most) and not (first and self.found):
@@ -118,3 +121,11 @@ def arriving(plan: Plan, step: int) -> Plan:
     return tuple(
         (at, Deviation("late", number=step) if what.kind == "late" else what) for at, what in plan
     )
+
+
+def explore(name: str, depth: int) -> tuple[str, int, int, list[Found], float]:
+    """One script: its name, runs, known states, violations and seconds."""
+    started, explorer = clock.monotonic(), Explorer(BY_NAME[name], depth)
+    explorer.explore()
+    seconds = clock.monotonic() - started
+    return name, explorer.runs, explorer.stopped, explorer.found, seconds

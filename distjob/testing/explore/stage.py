@@ -1,4 +1,4 @@
-"""Controllers, their tasks and flags, as a schedule drives them. Nothing here decides what is next."""
+"""Controllers, their tasks and flags, as a schedule drives them. What is next is decided there."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distjob.protocol.effects import Op
 from distjob.protocol.state import ClientState
-from distjob.store import Event, Missed
 from distjob.rules.ticket import Owner
+from distjob.store import Event, Missed
 
 if TYPE_CHECKING:
     from distjob.testing.explore.schedule import Schedule

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from distjob.errors import BackendUnavailable, DistjobError, OutcomeUnknown
-from distjob.rules.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss, mask_of
 from distjob.protocol import held as holding
 from distjob.protocol import outside, owner
 from distjob.protocol.begin import GRACE, adopt, begin, begin_now
@@ -17,6 +16,7 @@ from distjob.protocol.heart import beat, open_session
 from distjob.protocol.look import status
 from distjob.protocol.parts import Wish
 from distjob.protocol.state import ClientState
+from distjob.rules.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss, mask_of
 from distjob.testing.explore.ledger import Lease
 from distjob.testing.explore.schedule import Cancelled, Schedule, Surprise
 from distjob.testing.explore.stage import Controller, Task
@@ -57,7 +57,7 @@ class User:
         fails: tuple[str, ...] = (),
         adopts: bool = False,
     ) -> Op[Lease | None]:
-        """Begin a job; None if it was not granted. ``fails``: what it may come to, faults or not."""
+        """Begin a job; None if it was not granted. ``fails``: errors that need no fault."""
         step = parent.held.ticket.id if parent else ""
         job = Job.ASYNC_NESTED if parent else Job.ASYNC if kind else job
         kind = parent.held.ticket.kind if parent else kind
@@ -67,8 +67,10 @@ class User:
         if adopts:
             op: Op[Any] = adopt(self.me, vm, call.wish)
         else:
-            op = begin_now(self.me, vm, call.wish) if wait is None else begin(
-                self.me, vm, call.wish, wait
+            op = (
+                begin_now(self.me, vm, call.wish)
+                if wait is None
+                else begin(self.me, vm, call.wish, wait)
             )
         try:
             held = yield from self._do(call.name, op, (*fails, *lost))
@@ -138,7 +140,9 @@ class User:
 
     def discard(self, vm: str, *fails: str) -> Op[None]:
         self.judges.ledger.hands.append((self.at, ""))
-        yield from self._do("discard", outside.discard(self.me, vm), ("WrongJob", "NotOwner", *fails))
+        yield from self._do(
+            "discard", outside.discard(self.me, vm), ("WrongJob", "NotOwner", *fails)
+        )
 
     def evict(self, vm: str) -> Op[None]:
         """Take out by force whoever is in the VM's record."""
@@ -169,7 +173,9 @@ class User:
 # -- controllers -----------------------------------------------------------------------------------
 
 
-def connect(schedule: Schedule, name: str, *, max_queued: int = 0, pushed: bool = True) -> Controller:
+def connect(
+    schedule: Schedule, name: str, *, max_queued: int = 0, pushed: bool = True
+) -> Controller:
     """A controller, with all that it does in the background."""
     at = Controller(schedule, name, max_queued=max_queued, pushed=pushed)
     schedule.controllers.append(at)
