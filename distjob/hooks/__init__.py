@@ -6,6 +6,7 @@ metrics.py      `Metrics`: counters and gauges for Prometheus (extra ``metrics``
 
 from distjob.hooks.events import (
     Begun,
+    Blocker,
     Ended,
     Event,
     Evicted,
@@ -13,15 +14,22 @@ from distjob.hooks.events import (
     GaveUp,
     Hook,
     How,
+    JobEvent,
     Lost,
     Refused,
+    RenewalFailed,
     Renewed,
+    SessionEvent,
+    SessionLost,
+    SessionOpened,
+    StoreFailed,
     TimedOut,
     Waiting,
 )
 
 __all__ = [
     "Begun",
+    "Blocker",
     "Ended",
     "Event",
     "Evicted",
@@ -29,9 +37,15 @@ __all__ = [
     "GaveUp",
     "Hook",
     "How",
+    "JobEvent",
     "Lost",
     "Refused",
+    "RenewalFailed",
     "Renewed",
+    "SessionEvent",
+    "SessionLost",
+    "SessionOpened",
+    "StoreFailed",
     "TimedOut",
     "Waiting",
 ]

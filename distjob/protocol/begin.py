@@ -19,7 +19,7 @@ from distjob.errors import (
     RecordError,
     WrongJob,
 )
-from distjob.hooks import Begun, GaveUp, Refused, TimedOut, Waiting
+from distjob.hooks import Begun, Blocker, GaveUp, Refused, TimedOut, Waiting
 from distjob.protocol.change import NOBODY, SessionEnded, change, dropping, lose
 from distjob.protocol.effects import Op, Wait, ask
 from distjob.protocol.parts import HeldJob, Session, View, Wish
@@ -164,8 +164,7 @@ class _Attempt:
         while self.verdict is Verdict.WAITING:
             if not self.in_line:
                 self.in_line = self.told_waiting = True
-                depth = view.record.count() - 1
-                self.me.holdings.tell(Waiting(vm=self.vm, job=self.name, depth=depth))
+                self.tell_waiting(view.record)
             view = yield from wait_in_line(
                 self.me, self.session, self.vm, self.ticket.id, view, until=self.until
             )
@@ -235,8 +234,8 @@ class _Attempt:
         self.told_waiting = False
         wall, waited = self.me.clock.wall(), self.waited
         blockers = tuple(holder for _, holder in record.blockers(self.ticket))
-        owners = tuple(holder.ticket.owner for holder in blockers)
-        self.me.holdings.tell(TimedOut(vm=self.vm, job=self.name, waited=waited, blockers=owners))
+        told = self.told_blockers(record)
+        self.me.holdings.tell(TimedOut(vm=self.vm, job=self.name, waited=waited, blockers=told))
         raise JobTimeout(
             timeout_text(self.vm, record, self.ticket, waited, wall),
             vm=self.vm,
@@ -277,6 +276,26 @@ class _Attempt:
                 Begun(vm=self.vm, job=self.name, token=held.token, waited=waited, queued=queued)
             )
         return held
+
+    def tell_waiting(self, record: JobRecord) -> None:
+        depth, blockers = record.count() - 1, self.told_blockers(record)
+        waiting = Waiting(vm=self.vm, job=self.name, depth=depth, blockers=blockers)
+        self.me.holdings.tell(waiting)
+
+    def told_blockers(self, record: JobRecord) -> tuple[Blocker, ...]:
+        """Who is in the way, for the hooks; for nobody else it is not made."""
+        if not self.me.holdings.hooked:
+            return ()
+        return tuple(
+            Blocker(
+                slot=slot,
+                job=job_name(holder.ticket),
+                owner=holder.ticket.owner,
+                api=holder.ticket.api,
+                token=holder.token,
+            )
+            for slot, holder in record.blockers(self.ticket)
+        )
 
     def tell_given_up(self) -> None:
         self.me.holdings.tell(GaveUp(vm=self.vm, job=self.name, waited=self.waited))
