@@ -54,6 +54,8 @@ class JobEvent(Event, frozen=True, kw_only=True):
     vm: str
     job: str
     """``modify``, ``agent query``, ``async migration out``, ``nested step of backup``, ..."""
+    ticket: str = ""
+    """The request's id: the same in all that is told of it, and never another's."""
 
 
 class Waiting(JobEvent, frozen=True, kw_only=True):
@@ -132,7 +134,6 @@ class Evicted(JobEvent, frozen=True, kw_only=True):
 
     token: int
     """0: it waited."""
-    ticket: str
     owner: Owner
     seconds: float
     """Since it was granted or, if it waited, asked for; by the wall clocks involved."""

@@ -183,6 +183,11 @@ class _Attempt:
         return job_name(self.ticket)
 
     @property
+    def about(self) -> dict[str, str]:
+        """What every event of this begin says."""
+        return {"vm": self.vm, "job": self.name, "ticket": self.ticket.id}
+
+    @property
     def waited(self) -> float:
         return self.me.clock.monotonic() - self.started
 
@@ -235,7 +240,7 @@ class _Attempt:
         wall, waited = self.me.clock.wall(), self.waited
         blockers = tuple(holder for _, holder in record.blockers(self.ticket))
         told = self.told_blockers(record)
-        self.me.holdings.tell(TimedOut(vm=self.vm, job=self.name, waited=waited, blockers=told))
+        self.me.holdings.tell(TimedOut(**self.about, waited=waited, blockers=told))
         raise JobTimeout(
             timeout_text(self.vm, record, self.ticket, waited, wall),
             vm=self.vm,
@@ -273,14 +278,13 @@ class _Attempt:
         if self.me.holdings.hooked:
             waited, queued = self.waited, self.in_line
             self.me.holdings.tell(
-                Begun(vm=self.vm, job=self.name, token=held.token, waited=waited, queued=queued)
+                Begun(**self.about, token=held.token, waited=waited, queued=queued)
             )
         return held
 
     def tell_waiting(self, record: JobRecord) -> None:
         depth, blockers = record.count() - 1, self.told_blockers(record)
-        waiting = Waiting(vm=self.vm, job=self.name, depth=depth, blockers=blockers)
-        self.me.holdings.tell(waiting)
+        self.me.holdings.tell(Waiting(**self.about, depth=depth, blockers=blockers))
 
     def told_blockers(self, record: JobRecord) -> tuple[Blocker, ...]:
         """Who is in the way, for the hooks; for nobody else it is not made."""
@@ -298,7 +302,7 @@ class _Attempt:
         )
 
     def tell_given_up(self) -> None:
-        self.me.holdings.tell(GaveUp(vm=self.vm, job=self.name, waited=self.waited))
+        self.me.holdings.tell(GaveUp(**self.about, waited=self.waited))
 
     def refuse(self, record: JobRecord) -> NoReturn:
         name = self.name
@@ -311,7 +315,7 @@ class _Attempt:
             raise (NotOwner if self.verdict is Verdict.NOT_OWNER else WrongJob)(text)
         if self.verdict is Verdict.FULL:
             limit, wall = self.me.max_queued, self.me.clock.wall()
-            self.me.holdings.tell(Refused(vm=self.vm, job=name, depth=record.count()))
+            self.me.holdings.tell(Refused(**self.about, depth=record.count()))
             raise QueueFull(
                 full_text(self.vm, record, self.ticket, limit, wall),
                 vm=self.vm,

@@ -146,11 +146,16 @@ def test_a_job_begins_and_ends(house: House) -> None:
         [begun] = told.events
         job = "modify + agent query"
         assert begun == Begun(
-            vm="vm", job=job, token=lease.token, waited=begun.waited, queued=False
+            vm="vm",
+            job=job,
+            ticket=begun.ticket,
+            token=lease.token,
+            waited=begun.waited,
+            queued=False,
         )
         assert 0 <= begun.waited < PATIENCE
     ended = told.events[1]
-    assert ended == Ended(vm="vm", job=job, token=lease.token, held=ended.held)
+    assert ended == Ended(vm="vm", job=job, ticket=begun.ticket, token=lease.token, held=ended.held)
     assert told.kinds == [Begun, Ended]
 
 
@@ -160,7 +165,9 @@ def test_one_waits_and_is_let_in(house: House, pool: ThreadPoolExecutor) -> None
     lease = a.begin("vm", "modify")
     call = pool.submit(b.begin, "vm", "query")
     waiting = told.until(Waiting)
-    assert waiting == Waiting(vm="vm", job="query", depth=1, blockers=waiting.blockers)
+    assert waiting == Waiting(
+        vm="vm", job="query", ticket=waiting.ticket, depth=1, blockers=waiting.blockers
+    )
     [blocker] = waiting.blockers
     assert (blocker.slot, blocker.job, blocker.owner.controller) == ("sync", "modify", "a")
     assert (blocker.api, blocker.token) == ("modify", lease.token)
@@ -188,7 +195,8 @@ def test_one_is_refused(house: House) -> None:
     with a.begin("vm", "modify"):
         with pytest.raises(QueueFull):
             b.begin("vm", "query")
-        assert told.events == [Refused(vm="vm", job="query", depth=1)]
+        [refused] = told.events
+        assert refused == Refused(vm="vm", job="query", ticket=refused.ticket, depth=1)  # type: ignore[attr-defined]
         busy, nothing = house.client("c")
         assert busy.try_begin("vm", "query") is None
         assert nothing.events == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from distjob.hooks import (
 )
 from distjob.rules.jobs import Slot
 from distjob.rules.ticket import Owner
+from distjob.serve.exposition import exposition
 from distjob.testing.memory import AsyncMemoryStore, MemoryServer
 from servers.plan import DEPLOYMENTS
 
@@ -153,6 +155,8 @@ def test_what_is_shipped_reads_what_is_exported(file: str, book: Book) -> None:
     text = (DEPLOYMENTS / file).read_text()
     assert yaml.safe_load(text)
     exported = {metric.name for metric in book.registry.collect()}
+    shown = re.findall(r'_(?:one|many)\("(\w+?)(?:_total)?"', inspect.getsource(exposition))
+    exported |= {f"distjob_serve_{name}" for name in shown}
     read = set(re.findall(r"\bdistjob_\w+?(?=_total|_bucket|\b)", text))
     assert read
     assert read <= exported
