@@ -1,6 +1,7 @@
 """Explore from the command line, with as many processes as there are processors.
 
-python -m distjob.testing.explore [--depth 2] [--main] [--script NAME] [--plan "17 crash a; 9 early"]
+python -m distjob.testing.explore --depth 2 --main
+python -m distjob.testing.explore --script handover --plan "17 crash a; 9 early"
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def main() -> int:
 
 def _tell(name: str, plan: Plan) -> int:
     try:
-        play(BY_NAME[name], plan, told=lambda line: sys.stdout.write(f"{line}\n") and None)
+        play(BY_NAME[name], plan, told=print)
     except Violated as violated:
         sys.stdout.write(f"{violated}\n")
         return 1

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from distjob.protocol import outside
 from distjob.protocol.effects import Op, Wait, ask
 from distjob.rules.jobs import AgentJob, AsyncJob, Job
+from distjob.testing.explore.judges import outlives
 from distjob.testing.explore.users import User, closing, connect
 from distjob.testing.sim.judges.plain import Plain
 
@@ -61,21 +62,28 @@ def _closed(schedule: Schedule, judges: Judges) -> dict[str, str]:
     orphans = dict[str, str]()
     for vm, state in judges.states.items():
         running = state.running
-        if running is not None and (state.left or running.get("on_owner_loss") == "orphan"):
+        if running is not None and (state.left or outlives(state)):
             orphans[vm] = running["id"]
-            leases = [one for one in judges.ledger.leases if one.call.vm == vm]
-            if state.left == "detached":
-                known = any(lease.parting == "detach" for lease in leases)
-            else:
-                mine = [lease for lease in leases if lease.held.ticket.id == running["id"]]
-                known = any(lease.parting != "end" for lease in mine)
-            if not known:
+            if not _known(schedule, judges, vm, state):
                 judges.fail("orphans", f"{vm}: nobody has {running['id']}: {state}")
         for ticket in state.owned():
             at = schedule.net.homes[ticket["session"]]
             if at.closed and not at.excuse:
                 judges.fail("nobody's", f"{vm}: {at.name} was closed: {state}")
     return orphans
+
+
+def _known(schedule: Schedule, judges: Judges, vm: str, state: Plain) -> bool:
+    """Whether somebody was told of the async job that was left, and had not ended it."""
+    assert state.running is not None
+    ticket = state.running["id"]
+    leases = [one for one in judges.ledger.leases if one.call.vm == vm]
+    if state.left == "detached":
+        return any(lease.parting == "detach" for lease in leases)
+    mine = [lease for lease in leases if lease.held.ticket.id == ticket]
+    if schedule.net.homes[state.running["session"]].excuse:
+        return bool(mine) or bool(state.long.get("outlives"))  # confirmed by its owner
+    return any(lease.parting != "end" for lease in mine)
 
 
 def _newcomer(schedule: Schedule, user: User, orphans: dict[str, str]) -> Op[None]:

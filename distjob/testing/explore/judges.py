@@ -24,7 +24,7 @@ from distjob.rules.ticket import AsyncHolder
 from distjob.testing.explore.ledger import Call, Lease, Ledger
 from distjob.testing.explore.stage import Controller
 from distjob.testing.sim.calls import Violated
-from distjob.testing.sim.judges.plain import Plain, PlainTicket, outlives
+from distjob.testing.sim.judges.plain import Plain, PlainTicket
 
 if TYPE_CHECKING:
     from distjob.testing.explore.schedule import Schedule
@@ -42,6 +42,8 @@ class Judges:
         self.states: dict[str, Plain] = {}
         self.tokens: dict[str, int] = {}
         """By VM, the version of the last commit that granted anything."""
+        self.versions: dict[str, int] = {}
+        """By ticket, the version of the commit that granted it."""
         self.since: dict[tuple[str, str], float] = {}
         """When something that is overdue was noticed first."""
 
@@ -59,7 +61,7 @@ class Judges:
     def granted(self, lease: Lease) -> None:
         """A begin has returned a job."""
         call = lease.call
-        if lease.held.token > self.tokens.get(call.vm, 0):
+        if lease.held.token != self.versions.get(lease.held.ticket.id):
             self.fail("tokens", f"{call.name} has {lease.held.token}, which was never granted")
         self._believers(call.vm)
 
@@ -112,6 +114,7 @@ class Judges:
             if version <= self.tokens.get(vm, 0) or new.tokens[slot]:
                 self.fail("tokens", f"{vm} {slot}: {version} after {self.tokens.get(vm)}")
             granted = True
+            self.versions[ticket["id"]] = version
         if granted:
             self.tokens[vm] = version
 
@@ -152,7 +155,7 @@ class Judges:
                 continue
             left = ticket is old.running and old.left
             if not left and not net.server.alive(session):
-                stays = ticket is old.running and outlives(ticket) and not new.left
+                stays = ticket is old.running and outlives(old) and not new.left
                 if stays and not (
                     self._adopted(here, new) or self.ledger.may_take(here, ticket_id)
                 ):
@@ -225,10 +228,10 @@ class Judges:
         at = self.schedule.net.homes[ticket["session"]]
         if what == "lost wake-ups" and at.deaf:
             return self.schedule.ttl
-        if any(one.closed and one.excuse for one in self.schedule.controllers):
-            return self.schedule.ttl / 2 + SOON  # closed while its commit was under way
-        others = any(one.excuse or one.deaf for one in self.schedule.controllers)
-        return SOON if what == "nobody's" or others else 0.0
+        hurt = [one for one in self.schedule.controllers if one.excuse or one.deaf]
+        if len(hurt) > 1 or any(one.closed for one in hurt):
+            return self.schedule.ttl / 2 + SOON  # a witness died, or one was closed in a commit
+        return SOON if what == "nobody's" or hurt else 0.0
 
     def _only_the_dead(self, state: Plain, ticket: PlainTicket) -> bool:
         """Whether it could start if those were out whose sessions have ended."""
@@ -247,6 +250,15 @@ class Judges:
         assert me.session is not None
         doubted = vm in me.session.doubts or (vm, ticket_id) in me.leftovers
         return doubted or any(held.ticket.id == ticket_id for held in me.holdings.being_ended())
+
+
+def outlives(state: Plain) -> bool:
+    """Whether the async job would be left, and not end, with its owner's session."""
+    if state.running is None:
+        return False
+    without = state.copy()
+    without.void([state.running["id"]])
+    return bool(without.left)
 
 
 def was_tickets(old: Plain) -> list[PlainTicket]:

@@ -27,6 +27,19 @@ SOON = 0.001
 """Seconds past the end of a session at which a store that tells of it does so."""
 
 
+class Late:
+    """A commit whose sender was told that there is no answer."""
+
+    __slots__ = ("arrives", "looked", "request")
+
+    def __init__(self, request: Pending, arrives: int, looked: int) -> None:
+        self.request = request
+        self.arrives = arrives
+        """The step at which it is made; 0: it is not."""
+        self.looked = looked
+        """How often the store had changed when that was looked at last."""
+
+
 class Network:
     """Carries requests and wake-ups between the controllers of a run and a model of a store."""
 
@@ -40,14 +53,10 @@ class Network:
         """Sessions that the store has lost with its data."""
         self.changes = 0
         """How often the store has changed."""
-        self.late: Pending | None = None
-        """A commit whose sender was told that there is no answer, and which may still be made."""
-        self.arrives = 0
-        """The step at which it does; 0: it does not."""
-        self.could: list[int] = []
-        """The steps at which it could, while it did not."""
-        self._tried = -1
-        """The number of changes of the store when that was looked at last."""
+        self.late: dict[int, Late] = {}
+        """By the step at which they became late, the commits that may still be made."""
+        self.could: list[tuple[int, int]] = []
+        """Such a step, and one after the last deviation at which that commit could be made."""
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -109,31 +118,30 @@ class Network:
         if how == "unheard":
             self.apply(request)
         elif how == "late":
-            self.late, self.arrives, self._tried = request, number, self.changes
+            self.late[self.schedule.steps] = Late(request, number, self.changes)
         self.schedule.give_up(request, unanswered=change)
 
-    def arrives_late(self) -> None:
-        """Before each step: the commit that is late is made now, or could be."""
-        if self.late is None:
-            return
-        effect, server = self.late.what, self.server
-        if self.arrives:
-            if self.arrives == self.schedule.steps:
-                mark, self.late = self.late.mark, None
-                self.schedule.touched.add(self)
-                self.commit(effect, mark)
-            return
-        if self._tried == self.changes:
-            return
-        self._tried = self.changes
-        version = server.read(effect.vm).version
-        living = all(server.alive(session) for session in (effect.author, *effect.wake))
-        if not living or self.late.mark != server.settled[effect.author]:
-            self.late = None  # nor ever again
-        elif version == effect.expected:
-            self.could.append(self.schedule.steps)
-        elif effect.expected:
-            self.late = None
+    def arrive_late(self) -> None:
+        """Before each step: commits that are late are made now, or could be."""
+        for became, late in list(self.late.items()):
+            effect, server, steps = late.request.what, self.server, self.schedule.steps
+            if late.arrives:
+                if late.arrives == steps:
+                    del self.late[became]
+                    self.schedule.touched.add(self)
+                    self.commit(effect, late.request.mark)
+                continue
+            if late.looked == self.changes or steps <= self.schedule.last:
+                continue
+            late.looked = self.changes
+            version = server.read(effect.vm).version
+            living = all(server.alive(session) for session in (effect.author, *effect.wake))
+            if not living or late.request.mark != server.settled[effect.author]:
+                del self.late[became]  # it never will be
+            elif version == effect.expected:
+                self.could.append((became, steps))
+            elif effect.expected:
+                del self.late[became]
 
     # -- wake-ups ------------------------------------------------------------------------------
 
@@ -203,5 +211,5 @@ class Network:
 
     def state(self) -> int:
         """A hash of all that is in it, and under way to it."""
-        late = None if self.late is None else (self.late.key, self.arrives)
+        late = tuple((one.request.key, one.arrives) for one in self.late.values())
         return hash((self.server.state(), self.forgotten, late))

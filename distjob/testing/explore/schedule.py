@@ -238,7 +238,7 @@ class Schedule:
             if self.steps >= MAX_STEPS:
                 self.judges.fail("no spinning", f"{MAX_STEPS} steps and no end")
             self.steps += self.open
-            self.net.arrives_late()
+            self.net.arrive_late()
             deviation = self.plan.get(self.steps) if self.open else None
             if deviation is not None:
                 if self._told:

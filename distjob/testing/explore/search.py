@@ -104,7 +104,7 @@ class Explorer:
                 step = schedule.steps
                 further.extend((*plan, (step, deviation)) for deviation in offers(schedule))
 
-        late: list[int] = []
+        late: list[tuple[int, int]] = []
         try:
             late = play(self.script, plan, scout).net.could
         except Stop as stop:
@@ -112,14 +112,14 @@ class Explorer:
             late = stop.args[0]
         except Violated as violated:
             self.found.append(Found(plan, violated.invariant, str(violated)))
-        further += [arriving(plan, step) for step in late]
+        further += [arriving(plan, *one) for one in late]
         return further
 
 
-def arriving(plan: Plan, step: int) -> Plan:
-    """The same, but that its late commit arrives at that step."""
+def arriving(plan: Plan, became: int, step: int) -> Plan:
+    """The same, but that the commit that became late at one step is made at the other."""
     return tuple(
-        (at, Deviation("late", number=step) if what.kind == "late" else what) for at, what in plan
+        (at, Deviation("late", number=step) if at == became else what) for at, what in plan
     )
 
 

@@ -61,7 +61,9 @@ class User:
         step = parent.held.ticket.id if parent else ""
         job = Job.ASYNC_NESTED if parent else Job.ASYNC if kind else job
         kind = parent.held.ticket.kind if parent else kind
-        wish = Wish("", job, agent, kind, step, loss, adopts=adopts)
+        wish = Wish(
+            "", job=job, agent=agent, kind=kind, parent=step, on_owner_loss=loss, adopts=adopts
+        )
         call = self.judges.ledger.calls_begin(self.at, vm, wish, wait, fails)
         lost = ("LeaseLost", "NotOwner", "WrongJob") if parent and not parent.believed() else ()
         if adopts:
@@ -154,7 +156,7 @@ class User:
 
     def abort(self, vm: str, *fails: str) -> Op[None]:
         """Ask the async job to stop."""
-        wish = Wish("", Job.ABORT)
+        wish = Wish("", job=Job.ABORT)
         call = self.judges.ledger.calls_begin(self.at, vm, wish, PATIENT, fails)
         op = outside.abort(self.me, vm, "a user's", call.name, PATIENT)
         try:
