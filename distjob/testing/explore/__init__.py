@@ -10,7 +10,7 @@ What is real: the protocol's generators and the rules. The store is a model of o
     python -m distjob.testing.explore --script handover --plan "17 crash a"   # one schedule, told
 
     stage.py        controllers and their tasks, as the schedule drives them
-    schedule.py     one run: time, what is pending, what each deviation does
+    schedule.py     one run: time, and what is pending; deviations.py: what else may happen
     network.py      requests and wake-ups: the store's side of a run
     offers.py       what else could happen at a step
     search.py       all runs, and what is skipped

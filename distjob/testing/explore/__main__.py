@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import sys
 
-from distjob.testing.explore.schedule import Deviation, Plan
+from distjob.testing.explore.deviations import Deviation, Plan
 from distjob.testing.explore.scripts import BY_NAME, SCRIPTS
 from distjob.testing.explore.search import explore, play
 from distjob.testing.sim.calls import Violated

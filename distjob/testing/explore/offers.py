@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from distjob.protocol.effects import CloseSession, Commit, KeepAlive, OpenSession, Settle
-from distjob.testing.explore.schedule import Deviation, Schedule
+from distjob.testing.explore.deviations import Deviation
+from distjob.testing.explore.schedule import Schedule
 from distjob.testing.explore.stage import Controller, Pending
 
 _CHANGES = (Commit, OpenSession, KeepAlive, CloseSession, Settle)

@@ -8,13 +8,19 @@ and plan are always the same run. What else could happen is offers.py's, what mu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from distjob.errors import BackendUnavailable
 from distjob.protocol.effects import Call, Commit, Effect, Interrupt, Op, Receive, Report, Wait
+from distjob.testing.explore.deviations import (
+    Cancelled,
+    Deviation,
+    Plan,
+    Surprise,
+    deviate,
+)
 from distjob.testing.explore.network import Network
 from distjob.testing.explore.stage import Controller, Flag, Pending, Task, frozen
-from distjob.testing.sim.calls import Violated
 
 if TYPE_CHECKING:
     from distjob.testing.explore.judges import Judges
@@ -22,37 +28,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 0.5
 """Seconds after which a client gives up on an answer."""
-LONG_STOP = 1.2
-"""TTLs that a controller stands still."""
 MAX_STEPS = 5_000
 """More steps than any script needs."""
-
-
-class Cancelled(BaseException):
-    """What a cancellation throws into an operation."""
-
-
-class Surprise(Exception):
-    """An error that no store should raise."""
-
-
-class Deviation(NamedTuple):
-    """What happens at a step instead of the usual."""
-
-    kind: str
-    who: str = ""
-    """A controller's or a task's name."""
-    number: int = 0
-
-    def __str__(self) -> str:
-        return " ".join(filter(None, (self.kind, self.who, str(self.number or ""))))
-
-
-Plan = tuple[tuple[int, Deviation], ...]
-
-
-class Stop(Exception):
-    """What follows was seen already."""
 
 
 class Schedule:
@@ -243,90 +220,17 @@ class Schedule:
             if deviation is not None:
                 if self._told:
                     self._told(f"{self.now:9.3f} {self.steps:5} -- {deviation}")
-                self.deviate(deviation)
+                deviate(self, deviation)
                 continue
             if self.open and self._scout and self.steps > self.last:
                 self._scout(self)
             self.take(self.pending.pop(0))
-
-    # -- deviations ----------------------------------------------------------------------------
-
-    def deviate(self, deviation: Deviation) -> None:
-        """Something else than usual."""
-        kind, who, number = deviation
-        match kind:
-            case "first":
-                self.take(self.pending.pop(number))
-            case "early":
-                pending, self.pending = self.pending, []
-                self.fire()
-                self.pending += pending
-            case "refused" | "lost" | "unheard" | "late":
-                self.net.fail(self.pending.pop(0), kind, number)
-            case "deaf" | "missed" | "twice":
-                self.net.mishear(self.pending.pop(0), kind)
-            case "surprise":
-                step = self.pending.pop(0)
-                self.take(step._replace(what=None, error=Surprise("nobody expects this")))
-            case "cancel" | "drop":
-                self._cancel(self.task(who), drop=kind == "drop")
-            case "crash" | "vanish":
-                self._crash(self.controller(who), vanish=kind == "vanish")
-            case "stop":
-                self._stop(self.controller(who))
-            case "emptied":
-                self.net.lose_data()
-            case _:
-                raise ValueError(f"no such deviation: {deviation}")
 
     def controller(self, name: str) -> Controller:
         return next(one for one in self.controllers if one.name == name)
 
     def task(self, name: str) -> Task:
         return next(t for one in self.controllers for t in one.tasks if t.name == name)
-
-    def _cancel(self, task: Task, *, drop: bool) -> None:
-        self.judges.ledger.cancelled(task)
-        if not drop:
-            self.resume(task, None, Cancelled())
-            return
-        self.touched.add(task.at)
-        task.at.history = hash((task.at.history, task.name, self.now, "dropped"))
-        self.timers.pop(task.name, None)
-        task.turn += 1
-        task.done = True
-        task.op.close()
-
-    def _crash(self, at: Controller, *, vanish: bool) -> None:
-        at.crashed = True
-        at.excuse = at.excuse or "crash"
-        for task in at.tasks:
-            self.timers.pop(task.name, None)
-            task.turn += 1
-            task.done = True
-        for task in at.tasks:
-            task.op.close()
-        self.timers.pop(at.name, None)
-        at.history = hash((at.history, "crashed"))
-        self.pending = [
-            step
-            for step in self.pending
-            if step.at is not at or (step.kind == "request" and not vanish)
-        ]
-
-    def _stop(self, at: Controller) -> None:
-        at.stopped = True
-        at.excuse = at.excuse or "stop"
-        mine = [step for step in self.pending if step.at is at and step.kind != "request"]
-        self.pending = [step for step in self.pending if step not in mine]
-        at.backlog += mine
-        self.timer(at.name, LONG_STOP * self.ttl, lambda: self._go_on_with(at))
-
-    def _go_on_with(self, at: Controller) -> None:
-        at.stopped = False
-        backlog, at.backlog = at.backlog, []
-        for step in backlog:
-            self.add(step)
 
     # -- its state -----------------------------------------------------------------------------
 
@@ -355,6 +259,3 @@ class Schedule:
                 self.judges.state(),
             )
         )
-
-
-__all__ = ["Cancelled", "Deviation", "Plan", "Schedule", "Stop", "Surprise", "Violated"]

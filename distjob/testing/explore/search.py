@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 from distjob import clock
 from distjob.testing.explore.aftermath import judge_the_end
+from distjob.testing.explore.deviations import Deviation, Plan, Stop
 from distjob.testing.explore.judges import Judges
 from distjob.testing.explore.offers import offers
-from distjob.testing.explore.schedule import Deviation, Plan, Schedule, Stop
+from distjob.testing.explore.schedule import Schedule
 from distjob.testing.explore.scripts import BY_NAME, TTL, Script
 from distjob.testing.explore.users import User, connect
 from distjob.testing.sim.calls import Violated

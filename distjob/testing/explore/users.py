@@ -17,8 +17,9 @@ from distjob.protocol.look import status
 from distjob.protocol.parts import Wish
 from distjob.protocol.state import ClientState
 from distjob.rules.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss, mask_of
+from distjob.testing.explore.deviations import Cancelled, Surprise
 from distjob.testing.explore.ledger import Lease
-from distjob.testing.explore.schedule import Cancelled, Schedule, Surprise
+from distjob.testing.explore.schedule import Schedule
 from distjob.testing.explore.stage import Controller, Task
 
 if TYPE_CHECKING:
