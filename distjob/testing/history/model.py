@@ -67,7 +67,8 @@ def apply(state: State, op: Op) -> State | None:
                 return None
             return state.free(op.slot) if held == (op.token or -1) else None
         case "busy":
-            return state if _grant(state, op._replace(what="begin", token=state.last + 1)) is None else None
+            asked = op._replace(what="begin", token=state.last + 1)
+            return state if _grant(state, asked) is None else None
         case "allow":
             owned = state.long == op.token and not state.left
             return state._replace(mask=frozenset((*op.more, "destroy"))) if owned else None
@@ -75,16 +76,16 @@ def apply(state: State, op: Op) -> State | None:
             owned = state.long == op.token and not state.left
             return state._replace(left=True) if owned else None
         case "discard":
-            if not state.left or state.long != op.token:
+            if state.long != op.token:
+                return state  # its owner had died: that has ended it
+            if not state.left:
                 return None
             rest = state.free("sync") if state.parent == state.long else state
             return rest.free("async")
         case "evict":
-            for slot, token in op.more:
-                if state.has(slot) != token:
-                    return None
-                if slot == "async" and state.parent == token:
-                    state = state.free("sync")
+            if any(state.has(slot) not in (-1, token) for slot, token in op.more):
+                return None
+            for slot, _ in op.more:
                 state = state.free(slot)
             return state
         case "abort":
@@ -150,8 +151,8 @@ def explain(ops: Sequence[Op]) -> list[Op]:
             if after is not None and (done | 1 << i, after) not in seen:
                 seen.add((done | 1 << i, after))
                 nexts.append((op.returned, i, after, max(now, op.began)))
-        nexts.sort(reverse=True, key=lambda one: one[0])
-        for _, i, after, then in reversed(nexts[::-1]):
+        nexts.sort(reverse=True, key=lambda one: one[0])  # who has returned first is tried first
+        for _, i, after, then in nexts:
             stack.append((done | 1 << i, after, (*order, i), then))
     return best
 
