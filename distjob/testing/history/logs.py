@@ -15,7 +15,7 @@ LONG = 1.5
 
 
 def read(file: Path) -> list[Op]:
-    """The operations of one player; a last line that was cut off by its death counts for nothing."""
+    """The operations of one player; a line that was cut off by its death counts for nothing."""
     calls: dict[int, dict[str, Any]] = {}
     for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
         if not line.endswith("\n"):

@@ -56,7 +56,7 @@ class State(NamedTuple):
         return {"sync": self.sync, "agent": self.agent, "async": self.long}[slot]
 
 
-def apply(state: State, op: Op) -> State | None:
+def apply(state: State, op: Op) -> State | None:  # noqa: C901  one case for each operation
     """What follows if ``op`` takes effect now; None if it can't."""
     match op.what:
         case "begin" | "step" | "adopt":

@@ -1,4 +1,4 @@
-"""One process of a history: random operations on one VM, each written down as it begins and ends."""
+"""One process of a history: random operations on one VM, written down as they begin and end."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Player:
         elif dice < 0.7:
             self.do("discard", lambda: self.jobs.discard(VM))
         elif dice < 0.9:
-            self.do("abort", lambda: self.jobs.abort(VM, "a game", wait=1))
+            self.do("abort", lambda: self.jobs.abort(VM, wait=1))
         else:
             seen = self.do("status", lambda: self.jobs.status(VM))
             tickets = [job.ticket for job in seen.holders] if seen is not None else []
