@@ -10,7 +10,7 @@ import pytest
 from distjob.testing.history.__main__ import Game
 from distjob.testing.history.model import unexplained
 
-SECONDS = 6.0
+SECONDS = 4.0
 
 
 @pytest.mark.parametrize("store", ["sqlite", "redis"])
