@@ -1,0 +1,94 @@
+"""Beside a long call: how far it has come, and its abort. Makes libvirt's calls; begins no job.
+
+A request to abort reaches the owner of a job, who passes it on to libvirt by ``abortJob``. It may
+come before libvirt has begun, or between two of its steps, so it is repeated until the call has
+returned. A lease that is lost stops the call, too: the VM may be another's.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+import libvirt
+
+from distjob.libvirt.subject import failed_as
+
+PAUSE = 1.0
+"""Seconds from one look to the next: a lease writes its progress no more often."""
+AGAIN = 0.1
+"""Seconds from one abort to the next, while libvirt has nothing to abort yet."""
+
+
+class Bell(Protocol):
+    """A `threading.Event` or an `asyncio.Event`."""
+
+    def set(self) -> None: ...
+
+
+B = TypeVar("B", bound=Bell)
+
+
+class Progress(NamedTuple):
+    """What `set_progress` is told."""
+
+    done: float
+    total: float | None
+    unit: str = "bytes"
+
+
+class Watch(Generic[B]):
+    """Of one async job: whether it is to stop, and what libvirt says of it.
+
+    `stop` is a callback of the client's. Whoever waits for the call takes one `look` every `pause`
+    seconds, and when the ``bell`` rings.
+    """
+
+    def __init__(self, domain: Any, bell: B) -> None:
+        self._domain = domain
+        self.bell = bell
+        self._tells = True
+        self.stopping = False
+        self.going_on = False
+        """Whether libvirt's job has outlived the call that began it, as a backup does."""
+
+    @property
+    def pause(self) -> float:
+        return AGAIN if self.stopping else PAUSE
+
+    def stop(self, *_: object) -> None:
+        """Have libvirt's job aborted: a callback for `on_abort` and `on_lost`."""
+        self.stopping = True
+        self.bell.set()
+
+    def look(self) -> Progress | None:
+        """Abort if that is wanted; else how far libvirt's job has come, if it tells."""
+        if self._domain is None:  # it is being made
+            return None
+        if self.stopping:
+            # "No job is active": it has ended, or not begun. What else is wrong, the call tells.
+            with suppress(libvirt.libvirtError):
+                self._domain.abortJob()
+            return None
+        return self._progress()
+
+    def _progress(self) -> Progress | None:
+        if not self._tells:
+            return None
+        try:
+            stats = self._domain.jobStats()
+        except libvirt.libvirtError as error:
+            # A driver that can't tell is not asked again; the domain may be gone or busy.
+            self._tells = not failed_as(error, "VIR_ERR_NO_SUPPORT")
+            return None
+        if stats.get("type", libvirt.VIR_DOMAIN_JOB_NONE) == libvirt.VIR_DOMAIN_JOB_NONE:
+            return None
+        total = float(stats.get("data_total", 0))
+        return Progress(float(stats.get("data_processed", 0)), total or None)
+
+    def has_ended(self) -> bool:
+        """Whether libvirt's job, which had outlived its call, is over; or the domain is."""
+        try:
+            return bool(self._domain.jobInfo()[0] == libvirt.VIR_DOMAIN_JOB_NONE)
+        except libvirt.libvirtError as error:
+            return failed_as(error, "VIR_ERR_NO_DOMAIN", "VIR_ERR_OPERATION_INVALID")
