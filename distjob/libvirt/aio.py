@@ -19,7 +19,7 @@ from distjob.drive.names import Seconds
 from distjob.errors import DistjobError
 from distjob.libvirt import blocking, subject
 from distjob.libvirt.kill import Kill
-from distjob.libvirt.plan import Held, block, requests
+from distjob.libvirt.plan import Held, requests
 from distjob.libvirt.subject import NOTHING, Admits, Asked, Settings, Subject
 from distjob.libvirt.watch import Watch
 from distjob.rules.jobs import AgentJobLike, AsyncJobLike, JobLike, OnOwnerLoss, OnOwnerLossLike
@@ -112,8 +112,7 @@ class AsyncDomain(AsyncPart):
         api: str = "",
         wait: Seconds | None = None,
     ) -> AbstractAsyncContextManager[Held]:
-        takes = block(self.vm, job, agent, mask)
-        asked = Asked(api or f"dom.job({str(job or agent)!r})", takes, subject.nothing)
+        asked = subject.block_of(self.vm, job, agent, mask, api)
         return self._block(asked, on_owner_loss, wait)
 
     @asynccontextmanager
@@ -165,7 +164,11 @@ class _Holder:
                 await held.long.set_phase(asked.what)
             yield held
             return
-        how = {"api": asked.what, "wait": self._wait, "on_owner_loss": self._on_owner_loss}
+        how = {
+            "api": asked.api or asked.what,
+            "wait": self._wait,
+            "on_owner_loss": self._on_owner_loss,
+        }
         async with AsyncExitStack() as stack:
             for one in begins:
                 opening = one.open(self._settings.jobs, self._vm, held, how)
@@ -253,7 +256,9 @@ async def _look(held: Held) -> None:
     watch: Watch[asyncio.Event] = held.watch
     with suppress(TimeoutError):
         await asyncio.wait_for(watch.bell.wait(), watch.pause)
-    watch.bell.clear()
+        watch.bell.clear()
+        if not watch.stopping:
+            return  # it rings for the call's end
     if found := await _threaded(watch.look):
         with suppress(DistjobError):  # for people; of a loss, the job's end tells
             await held.long.set_progress(*found)

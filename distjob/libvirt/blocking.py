@@ -13,7 +13,7 @@ from distjob.drive.names import Seconds
 from distjob.errors import DistjobError
 from distjob.libvirt import subject
 from distjob.libvirt.kill import Kill
-from distjob.libvirt.plan import Held, block, requests
+from distjob.libvirt.plan import Held, requests
 from distjob.libvirt.subject import NOTHING, Admits, Asked, Settings, Subject
 from distjob.libvirt.watch import Watch
 from distjob.rules.jobs import AgentJobLike, AsyncJobLike, JobLike, OnOwnerLoss, OnOwnerLossLike
@@ -127,8 +127,7 @@ class Domain(Part):
         Entering raises as `Client.begin`, and libvirt.libvirtError if the domain is gone; a call
         inside raises BadRequest if the block's job is too weak for it, LeaseLost if it is lost.
         """
-        takes = block(self.vm, job, agent, mask)
-        asked = Asked(api or f"dom.job({str(job or agent)!r})", takes, subject.nothing)
+        asked = subject.block_of(self.vm, job, agent, mask, api)
         return self._block(asked, on_owner_loss, wait)
 
     @contextmanager
@@ -181,7 +180,11 @@ class _Holder:
                 held.long.set_phase(asked.what)
             yield held
             return
-        how = {"api": asked.what, "wait": self._wait, "on_owner_loss": self._on_owner_loss}
+        how = {
+            "api": asked.api or asked.what,
+            "wait": self._wait,
+            "on_owner_loss": self._on_owner_loss,
+        }
         with ExitStack() as stack:
             for one in begins:
                 lease = stack.enter_context(one.open(self._settings.jobs, self._vm, held, how))

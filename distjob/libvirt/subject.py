@@ -7,7 +7,7 @@ nothing: that is blocking.py's and aio.py's.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -23,7 +23,7 @@ from distjob.drive.choices import chosen
 from distjob.drive.names import Seconds, check_wait
 from distjob.errors import BadRequest
 from distjob.libvirt.calls import Takes, table
-from distjob.libvirt.plan import Held
+from distjob.libvirt.plan import Held, block
 from distjob.rules.fence import Fence
 from distjob.rules.jobs import AsyncJob, Job
 
@@ -48,6 +48,8 @@ class Asked(NamedTuple):
     what: str
     takes: Takes
     do: Callable[[], Any]
+    api: str = ""
+    """What others are shown; ``what`` if it is empty."""
 
 
 class Settings:
@@ -157,6 +159,13 @@ def kills(asked: Asked) -> bool:
 def goes_on(asked: Asked) -> bool:
     """Whether libvirt's job outlives the call (qemu_backup.c:938)."""
     return asked.takes.kind is AsyncJob.BACKUP
+
+
+def block_of(vm: str, job: object, agent: object, mask: Iterable[object] | None, api: str) -> Asked:
+    """A block that is asked for, as a call that does nothing by itself. Raises BadRequest."""
+    takes = block(vm, job, agent, mask)
+    name = str(job or agent)
+    return Asked(f"the block dom.job({name!r})", takes, nothing, api or name)
 
 
 def nothing() -> None:
