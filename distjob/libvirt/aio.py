@@ -71,7 +71,7 @@ class AsyncPart(Subject):
         if asked.takes == subject.NO_JOB:
             result = await _threaded(asked.do)
         elif subject.kills(asked):
-            result = await self._kill(asked, holder)
+            result = await self._kill(asked)
         else:
             async with holder.hold(asked, self._held) as held:
                 result = await holder.do(asked, held)
@@ -81,8 +81,9 @@ class AsyncPart(Subject):
         kind = AsyncDomain if subject.kind_of(raw) == "virDomain" else AsyncPart
         return kind(self._settings, raw)
 
-    async def _kill(self, asked: Asked, holder: _Holder) -> Any:
+    async def _kill(self, asked: Asked) -> Any:
         kill = Kill(asked, self._domain)
+        holder = _Holder(self._settings, self.vm, None)  # it asks for the state by itself
         await _threaded(kill.first)
         if self._held.lease is not None:
             return await _threaded(kill.again)

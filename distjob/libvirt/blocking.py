@@ -76,7 +76,7 @@ class Part(Subject):
         if asked.takes == subject.NO_JOB:
             result = asked.do()
         elif subject.kills(asked):
-            result = self._kill(asked, holder)
+            result = self._kill(asked)
         else:
             with holder.hold(asked, self._held) as held:
                 result = holder.do(asked, held)
@@ -85,8 +85,9 @@ class Part(Subject):
     def _wrap(self, raw: Any) -> Part:
         return (Domain if subject.kind_of(raw) == "virDomain" else Part)(self._settings, raw)
 
-    def _kill(self, asked: Asked, holder: _Holder) -> Any:
+    def _kill(self, asked: Asked) -> Any:
         kill = Kill(asked, self._domain)
+        holder = _Holder(self._settings, self.vm, None)  # it asks for the state by itself
         kill.first()
         if self._held.lease is not None:
             return kill.again()
