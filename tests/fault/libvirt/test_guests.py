@@ -1,4 +1,4 @@
-"""Real QEMU guests of two real daemons, which stand for two hosts: long calls, and what ends them."""
+"""Real QEMU guests of two real daemons, which stand for two hosts: long calls, what ends them."""
 
 from __future__ import annotations
 
