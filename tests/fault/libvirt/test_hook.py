@@ -57,7 +57,7 @@ def test_without_its_store_it_does_as_it_was_told(
     libvirtd: Libvirtd, tmp_path: Path, choice: str, status: int
 ) -> None:
     settings = tmp_path / "distjob.yaml"
-    settings.write_text(f"redis: {{url: 'unix://{tmp_path}/nobody'}}\n")
+    settings.write_text(f"backend: redis\nredis: {{url: 'unix://{tmp_path}/nobody'}}\n")
     libvirt = Libvirt(libvirtd, settings)
     found, says = libvirt.asks("prepare begin", DISTJOB_HOOK_NO_STORE=choice)
     assert found == status
