@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,25 +15,27 @@ from servers import Libvirtd, libvirt_here
 
 pytestmark = pytest.mark.xdist_group("libvirt")
 HOOK = Path(__file__).parent.parent.parent.parent / "deploy" / "libvirt" / "distjob-hook"
-COMMAND = str(Path(sys.executable).parent / "distjob")
 
 
 class Libvirt:
     """What libvirt does with a hook of a guest that it is about to start."""
 
-    def __init__(self, daemon: Libvirtd, settings: Path) -> None:
-        conn = libvirt_here().open(daemon.uri("test"))
-        guest = conn.lookupByName("test")
+    def __init__(self, daemon: Libvirtd, folder: Path, **settings: str) -> None:
+        guest = libvirt_here().open(daemon.uri("test")).lookupByName("test")
         self.vm = guest.UUIDString()
-        self._xml = guest.XMLDesc(libvirt_here().VIR_DOMAIN_XML_SECURE)
-        self._env = {"PATH": "/usr/bin:/bin", "DISTJOB": COMMAND, "DISTJOB_CONFIG": str(settings)}
+        self._xml = guest.XMLDesc()
+        (folder / "qemu.d").mkdir()
+        self._hook = shutil.copy(HOOK, folder / "qemu.d" / "distjob")
+        settings["DISTJOB"] = str(Path(sys.executable).parent / "distjob")
+        lines = [f"{name}={shlex.quote(value)}\n" for name, value in settings.items()]
+        (folder / "distjob.conf").write_text("".join(lines))
 
-    def asks(self, operation: str, **env: str) -> tuple[int, str]:
+    def asks(self, operation: str) -> tuple[int, str]:
         """Whether the hook refuses, and what it says of it; it changes no XML."""
         done = subprocess.run(
-            [HOOK, "test", *operation.split(), "-"],
-            input=self._xml, env=self._env | env, capture_output=True, text=True, check=False,
-            timeout=60,
+            [self._hook, "test", *operation.split(), "-"],
+            input=self._xml, env={"LC_ALL": "C", "PATH": "/usr/bin:/bin", "HOME": "/"},
+            capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
         assert done.stdout == ""
         return done.returncode, done.stderr
@@ -40,7 +44,7 @@ class Libvirt:
 def test_a_guest_starts_only_under_a_job(libvirtd: Libvirtd, tmp_path: Path) -> None:
     settings = tmp_path / "distjob.yaml"
     settings.write_text(f"sqlite: {{path: {tmp_path / 'jobs.db'}}}\n")
-    libvirt = Libvirt(libvirtd, settings)
+    libvirt = Libvirt(libvirtd, tmp_path, DISTJOB_CONFIG=str(settings))
     with distjob.connect(settings) as jobs:
         status, says = libvirt.asks("prepare begin")
         assert status == 1
@@ -58,7 +62,8 @@ def test_without_its_store_it_does_as_it_was_told(
 ) -> None:
     settings = tmp_path / "distjob.yaml"
     settings.write_text(f"backend: redis\nredis: {{url: 'unix://{tmp_path}/nobody'}}\n")
-    libvirt = Libvirt(libvirtd, settings)
-    found, says = libvirt.asks("prepare begin", DISTJOB_HOOK_NO_STORE=choice)
+    choices = {"DISTJOB_CONFIG": str(settings), "DISTJOB_HOOK_NO_STORE": choice}
+    libvirt = Libvirt(libvirtd, tmp_path, **choices)
+    found, says = libvirt.asks("prepare begin")
     assert found == status
     assert f"can't be asked about test ({libvirt.vm}): {choice}" in says
