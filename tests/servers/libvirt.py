@@ -31,9 +31,7 @@ DRIVERS = "libvirt/connection-driver"
 QEMU = "libvirt_driver_qemu.so"
 PORTS, MORE_PORTS = range(49152, 49184), range(49184, 49216)
 """For guests that come in: two hosts on one."""
-WANTED = (
-    "libvirt-python: pip install libvirt-python, which wants Debian's libvirt-dev, pkg-config, gcc"
-)
+WANTED = """libvirt-python: pip install -e '.[libvirt]', with libvirt-dev, pkg-config and gcc"""
 
 
 def libvirt_here() -> Any:
