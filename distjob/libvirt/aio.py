@@ -22,7 +22,14 @@ from distjob.libvirt.kill import Kill
 from distjob.libvirt.plan import Held, requests
 from distjob.libvirt.subject import NOTHING, Admits, Asked, Settings, Subject
 from distjob.libvirt.watch import Watch
-from distjob.rules.jobs import AgentJobLike, AsyncJobLike, JobLike, OnOwnerLoss, OnOwnerLossLike
+from distjob.rules.jobs import (
+    DEFAULT_MASK,
+    AgentJobLike,
+    AsyncJobLike,
+    JobLike,
+    OnOwnerLoss,
+    OnOwnerLossLike,
+)
 
 T = TypeVar("T")
 
@@ -39,7 +46,7 @@ class AsyncDomains:
         unknown: JobLike | None = None,
     ) -> None:
         """The arguments are those of `Domains`. The guard is asked in a thread."""
-        self._settings = Settings(jobs, wait, guard, unknown)
+        self._settings = Settings(AsyncClient, jobs, wait, guard, unknown)
 
     @like(blocking.Domains.domain)
     def domain(self, dom: Any) -> AsyncDomain:
@@ -59,7 +66,7 @@ class AsyncDomains:
         holder = _Holder(self._settings, birth.vm, None)
         async with holder.hold(birth.asked, NOTHING) as held:
             result = await holder.do(birth.asked, held)
-        return AsyncDomain(self._settings, await _threaded(partial(birth.found, result)))
+            return AsyncDomain(self._settings, await _threaded(partial(birth.found, result)))
 
 
 class AsyncPart(Subject):
@@ -176,7 +183,8 @@ class _Holder:
                 lease = await stack.enter_async_context(opening)
                 held = held.plus(one, lease)
                 if one.kind is not None:
-                    await lease.allow(*one.mask)
+                    if one.mask != DEFAULT_MASK:
+                        await lease.allow(*one.mask)
                     held = await stack.enter_async_context(self.attended(held))
             yield await self.seen(held)
 
@@ -206,14 +214,14 @@ class _Holder:
     async def do(self, asked: Asked, held: Held) -> Any:
         """Make the call, under what is held."""
         do = subject.under(self._settings, self._vm, held, asked.do)
+        watch: Watch[asyncio.Event] = held.watch
+        if subject.goes_on(asked):
+            do = watch.outlived(do)
         call = _threaded(do)
         if asked.takes.kind is None:
             return await _result(call, partial(asyncio.wait, (call,)), subject.nothing)
-        watch: Watch[asyncio.Event] = held.watch
         call.add_done_callback(lambda _: watch.bell.set())
-        result = await _result(call, partial(_look, held), watch.stop)
-        watch.going_on = subject.goes_on(asked)
-        return result
+        return await _result(call, partial(_look, held), watch.stop)
 
 
 async def _result(

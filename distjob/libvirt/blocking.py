@@ -16,7 +16,14 @@ from distjob.libvirt.kill import Kill
 from distjob.libvirt.plan import Held, requests
 from distjob.libvirt.subject import NOTHING, Admits, Asked, Settings, Subject
 from distjob.libvirt.watch import Watch
-from distjob.rules.jobs import AgentJobLike, AsyncJobLike, JobLike, OnOwnerLoss, OnOwnerLossLike
+from distjob.rules.jobs import (
+    DEFAULT_MASK,
+    AgentJobLike,
+    AsyncJobLike,
+    JobLike,
+    OnOwnerLoss,
+    OnOwnerLossLike,
+)
 
 
 class Domains:
@@ -37,7 +44,7 @@ class Domains:
         the sync job under which calls go that the table does not know, say of a newer libvirt; they
         are refused if None. Raises BadRequest.
         """
-        self._settings = Settings(jobs, wait, guard, unknown)
+        self._settings = Settings(Client, jobs, wait, guard, unknown)
 
     def domain(self, dom: Any) -> Domain:
         """``dom``, a libvirt.virDomain, with calls that take their jobs first. Begins nothing.
@@ -63,8 +70,7 @@ class Domains:
     def _made(self, birth: subject.Birth) -> Domain:
         holder = _Holder(self._settings, birth.vm, None)
         with holder.hold(birth.asked, NOTHING) as held:
-            result = holder.do(birth.asked, held)
-        return Domain(self._settings, birth.found(result))
+            return Domain(self._settings, birth.found(holder.do(birth.asked, held)))
 
 
 class Part(Subject):
@@ -103,8 +109,9 @@ class Domain(Part):
     """A virDomain whose methods take the jobs that libvirt's own take, on all hosts at once.
 
     They have libvirt's names, arguments, results and errors. They raise what `Client.begin` raises,
-    too, and then nothing was done. The VM's name is the domain's UUID. What libvirt returns of
-    domains, snapshots and checkpoints is wrapped as well. Thread-safe.
+    too, and then nothing was done; or, of the job's end, what `Lease.end` raises: then it was done.
+    The VM's name is the domain's UUID. What libvirt returns of domains, snapshots and checkpoints
+    is wrapped as well. Thread-safe.
     """
 
     def job(
@@ -191,7 +198,8 @@ class _Holder:
                 lease = stack.enter_context(one.open(self._settings.jobs, self._vm, held, how))
                 held = held.plus(one, lease)
                 if one.kind is not None:
-                    lease.allow(*one.mask)
+                    if one.mask != DEFAULT_MASK:
+                        lease.allow(*one.mask)
                     held = stack.enter_context(self.attended(held))
             yield self.seen(held)
 
@@ -221,11 +229,12 @@ class _Holder:
         do = subject.under(self._settings, self._vm, held, asked.do)
         if asked.takes.kind is None:
             return do()
+        if subject.goes_on(asked):
+            do = held.watch.outlived(do)
         future: Future[Any] = Future()
         future.add_done_callback(lambda _: held.watch.bell.set())
         worker = threading.Thread(target=_run, args=(future, do), name="distjob-libvirt")
         _attend(held, future.done, worker.start, future.cancel)
-        held.watch.going_on = subject.goes_on(asked)
         return future.result()
 
 

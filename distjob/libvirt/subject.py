@@ -56,8 +56,18 @@ class Settings:
     """What all domains of one `Domains` share, of either kind."""
 
     def __init__(
-        self, jobs: Any, wait: Seconds | None, guard: Admits | None, unknown: object | None
+        self,
+        kind: type[Any],
+        jobs: Any,
+        wait: Seconds | None,
+        guard: Admits | None,
+        unknown: object | None,
     ) -> None:
+        if not isinstance(jobs, kind):
+            raise BadRequest(
+                f"a {kind.__name__} is wanted, not {type(jobs).__name__}: Domains is for what"
+                " distjob.connect returns, AsyncDomains for what distjob.aio.connect does"
+            )
         self.jobs = jobs
         self.wait = None if wait is None else check_wait(wait)
         self.guard = guard

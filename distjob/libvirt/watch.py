@@ -7,7 +7,7 @@ returned. A lease that is lost stops the call, too: the VM may be another's.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import libvirt
@@ -47,7 +47,7 @@ class Watch(Generic[B]):
     def __init__(self, domain: Any, bell: B) -> None:
         self._domain = domain
         self.bell = bell
-        self._tells = True
+        self._tells = self._aborts = True
         self.stopping = False
         self.going_on = False
         """Whether libvirt's job has outlived the call that began it, as a backup does."""
@@ -66,11 +66,18 @@ class Watch(Generic[B]):
         if self._domain is None:  # it is being made
             return None
         if self.stopping:
-            # "No job is active": it has ended, or not begun. What else is wrong, the call tells.
-            with suppress(libvirt.libvirtError):
-                self._domain.abortJob()
+            self._abort()
             return None
         return self._progress()
+
+    def _abort(self) -> None:
+        if not self._aborts:
+            return
+        try:
+            self._domain.abortJob()
+        except libvirt.libvirtError as error:
+            # "No job is active": it has ended, or not begun. What else is wrong, the call tells.
+            self._aborts = not failed_as(error, "VIR_ERR_NO_SUPPORT")
 
     def _progress(self) -> Progress | None:
         if not self._tells:
@@ -85,6 +92,16 @@ class Watch(Generic[B]):
             return None
         total = float(stats.get("data_total", 0))
         return Progress(float(stats.get("data_processed", 0)), total or None)
+
+    def outlived(self, do: Callable[[], Any]) -> Callable[[], Any]:
+        """``do``, whose job in libvirt goes on when it has returned, whoever has noticed."""
+
+        def call() -> Any:
+            result = do()
+            self.going_on = True
+            return result
+
+        return call
 
     def has_ended(self) -> bool:
         """Whether libvirt's job, which had outlived its call, is over; or the domain is."""

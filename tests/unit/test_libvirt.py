@@ -411,6 +411,8 @@ def test_calls_that_the_table_does_not_know_are_refused_and_one_switch_allows_th
         scene.dom.frobnicate()
     with pytest.raises(BadRequest, match=r"libvirt\.virDomain is wanted"):
         scene.domains.domain(scene.conn)
+    with pytest.raises(BadRequest, match="AsyncDomains for what"):
+        import_module("distjob.libvirt.aio").AsyncDomains(scene.jobs)
 
 
 def test_a_guard_is_asked_with_the_fence_before_each_call(scene: Scene, tmp_path: Path) -> None:
