@@ -201,15 +201,17 @@ class _Holder:
         held.long.on_abort(watch.stop)
         held.long.on_lost(watch.stop)
         held = held._replace(watch=watch)
+        over, look = partial(_threaded, watch.has_ended), partial(_look, held)
         try:
             yield held
         except BaseException:
             watch.stop()
+            if watch.going_on:
+                await _until(over, look, watch.stop)
             raise
-        finally:
-            if watch.going_on and not held.long.ended:
-                over = partial(_threaded, watch.has_ended)
-                await _until(over, partial(_look, held), watch.stop)
+        if watch.going_on and not held.long.ended:
+            await _until(over, look, watch.stop)
+            await _threaded(watch.judge)
 
     async def do(self, asked: Asked, held: Held) -> Any:
         """Make the call, under what is held."""

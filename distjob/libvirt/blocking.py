@@ -219,10 +219,12 @@ class _Holder:
             yield held
         except BaseException:
             watch.stop()
-            raise
-        finally:
-            if watch.going_on and not held.long.ended:
+            if watch.going_on:
                 _attend(held, watch.has_ended)
+            raise
+        if watch.going_on and not held.long.ended:
+            _attend(held, watch.has_ended)
+            watch.judge()
 
     def do(self, asked: Asked, held: Held) -> Any:
         """Make the call, under what is held."""

@@ -90,8 +90,10 @@ class Watch(Generic[B]):
             return None
         if stats.get("type", libvirt.VIR_DOMAIN_JOB_NONE) == libvirt.VIR_DOMAIN_JOB_NONE:
             return None
-        total = float(stats.get("data_total", 0))
-        return Progress(float(stats.get("data_processed", 0)), total or None)
+        kind = "data" if "data_processed" in stats else "disk"  # of a backup
+        if (done := stats.get(f"{kind}_processed")) is None:
+            return None
+        return Progress(float(done), float(stats.get(f"{kind}_total", 0)) or None)
 
     def outlived(self, do: Callable[[], Any]) -> Callable[[], Any]:
         """``do``, whose job in libvirt goes on when it has returned, whoever has noticed."""
@@ -104,8 +106,27 @@ class Watch(Generic[B]):
         return call
 
     def has_ended(self) -> bool:
-        """Whether libvirt's job, which had outlived its call, is over; or the domain is."""
+        """Whether libvirt's job, which had outlived its call, is over; or the domain is.
+
+        Raises libvirt.libvirtError if the connection is lost: nobody can be asked any more.
+        """
         try:
             return bool(self._domain.jobInfo()[0] == libvirt.VIR_DOMAIN_JOB_NONE)
         except libvirt.libvirtError as error:
+            if not self._domain.connect().isAlive():
+                raise
+            # Else it may be busy, or just beginning.
             return failed_as(error, "VIR_ERR_NO_DOMAIN", "VIR_ERR_OPERATION_INVALID")
+
+    def judge(self) -> None:
+        """Raise libvirt.libvirtError if the job that `has_ended` has not done what it should.
+
+        That an owner has ended it by ``abortJob``, as is right in pull mode, is no failure.
+        """
+        if self.stopping:
+            raise libvirt.libvirtError("operation aborted: backup: the job was asked to stop")
+        stats = self._domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
+        if not stats.get("success"):
+            raise libvirt.libvirtError(
+                f"backup failed: {stats.get('errmsg') or 'libvirt does not tell why'}"
+            )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,9 @@ GUEST = """<domain type='qemu'><name>guest</name><memory unit='MiB'>2048</memory
 <controller type='usb' model='none'/><memballoon model='none'/></devices></domain>"""
 BACKUP = """<domainbackup mode='push'><disks><disk name='vda' type='file'>
 <driver type='raw'/><target file='{file}'/></disk></disks></domainbackup>"""
+PULL = """<domainbackup mode='pull'><server transport='unix' socket='{folder}/nbd'/>
+<disks><disk name='vda' type='file'><scratch file='{folder}/scratch'/></disk></disks>
+</domainbackup>"""
 SLOW, FAST = 1, 10_000
 """MiB a second of a migration: at the first it lasts for many seconds, though memory is empty."""
 MiB = 1 << 20
@@ -48,6 +52,13 @@ class Hosts(NamedTuple):
 
     def controller(self) -> distjob.Client:
         return distjob.Client(MemoryStore(self.server), wait=60)
+
+    @property
+    def at_work(self) -> bool:
+        """Whether libvirt has a job on the guest."""
+        with suppress(libvirt_here().libvirtError):  # "backup job data missing", at its begin
+            return bool(self.guest.jobInfo()[0] != libvirt_here().VIR_DOMAIN_JOB_NONE)
+        return False
 
     @property
     def stays(self) -> bool:
@@ -128,8 +139,40 @@ def test_a_backup_is_held_until_libvirt_has_ended_it(hosts: Hosts) -> None:
     with hosts.controller() as jobs:
         dom = import_module("distjob.libvirt").Domains(jobs).domain(hosts.guest)
         assert dom.backupBegin(BACKUP.format(file=file), None) == 0
-        assert hosts.guest.jobInfo()[0] == libvirt_here().VIR_DOMAIN_JOB_NONE
+        assert not hosts.at_work
     assert file.read_bytes() == b"\1" * MiB
+    assert hosts.stays
+
+
+def test_a_backup_that_is_pulled_lasts_until_it_is_ended(hosts: Hosts) -> None:
+    with hosts.controller() as jobs, hosts.controller() as other, ThreadPoolExecutor() as pool:
+        dom = import_module("distjob.libvirt").Domains(jobs).domain(hosts.guest)
+        with dom.job("backup"):
+            assert dom.backupBegin(PULL.format(folder=hosts.folder), None) == 0
+            until(lambda: hosts.at_work, 60)
+            dom.abortJob()  # whoever pulls has got all of it
+        assert not hosts.at_work
+        assert not jobs.list()
+        backup = pool.submit(dom.backupBegin, PULL.format(folder=hosts.folder), None)
+        until(lambda: hosts.at_work, 60)
+        other.abort(dom.vm, reason="the network is needed")
+        with pytest.raises(libvirt_here().libvirtError, match="asked to stop"):
+            backup.result(60)
+        assert not hosts.at_work
+    assert hosts.stays
+
+
+def test_a_body_that_fails_ends_its_backup(hosts: Hosts) -> None:
+    async def play() -> None:
+        async with AsyncClient(AsyncMemoryStore(hosts.server)) as jobs:
+            dom = import_module("distjob.libvirt.aio").AsyncDomains(jobs).domain(hosts.guest)
+            async with dom.job("backup"):
+                await dom.backupBegin(PULL.format(folder=hosts.folder), None)
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(play())
+    assert not hosts.at_work
     assert hosts.stays
 
 
