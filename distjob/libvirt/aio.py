@@ -141,6 +141,7 @@ class AsyncDomain(AsyncPart):
             holder.attended(Held(lease=lease, long=lease, newest=lease)) as adopted,
         ):
             held = await holder.seen(adopted)
+            held.watch.going_on = subject.goes_on(held.long.kind)
             with self._within(held):
                 yield held
 
@@ -206,7 +207,7 @@ class _Holder:
             yield held
         except BaseException:
             watch.stop()
-            if watch.going_on:
+            if watch.going_on and not held.long.ended:
                 await _until(over, look, watch.stop)
             raise
         if watch.going_on and not held.long.ended:
@@ -217,7 +218,7 @@ class _Holder:
         """Make the call, under what is held."""
         do = subject.under(self._settings, self._vm, held, asked.do)
         watch: Watch[asyncio.Event] = held.watch
-        if subject.goes_on(asked):
+        if subject.goes_on(asked.takes.kind):
             do = watch.outlived(do)
         call = _threaded(do)
         if asked.takes.kind is None:

@@ -158,6 +158,7 @@ class Domain(Part):
             holder.attended(holder.seen(Held(lease=lease, long=lease, newest=lease))) as held,
             self._within(held),
         ):
+            held.watch.going_on = subject.goes_on(held.long.kind)
             yield held
 
 
@@ -219,7 +220,7 @@ class _Holder:
             yield held
         except BaseException:
             watch.stop()
-            if watch.going_on:
+            if watch.going_on and not held.long.ended:
                 _attend(held, watch.has_ended)
             raise
         if watch.going_on and not held.long.ended:
@@ -231,7 +232,7 @@ class _Holder:
         do = subject.under(self._settings, self._vm, held, asked.do)
         if asked.takes.kind is None:
             return do()
-        if subject.goes_on(asked):
+        if subject.goes_on(asked.takes.kind):
             do = held.watch.outlived(do)
         future: Future[Any] = Future()
         future.add_done_callback(lambda _: held.watch.bell.set())

@@ -166,9 +166,9 @@ def kills(asked: Asked) -> bool:
     return asked.takes.job is Job.DESTROY
 
 
-def goes_on(asked: Asked) -> bool:
-    """Whether libvirt's job outlives the call (qemu_backup.c:938)."""
-    return asked.takes.kind is AsyncJob.BACKUP
+def goes_on(kind: AsyncJob | None) -> bool:
+    """Whether libvirt's job outlives the call that begins it (qemu_backup.c:938)."""
+    return kind is AsyncJob.BACKUP
 
 
 def block_of(vm: str, job: object, agent: object, mask: Iterable[object] | None, api: str) -> Asked:

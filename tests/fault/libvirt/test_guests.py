@@ -162,6 +162,22 @@ def test_a_backup_that_is_pulled_lasts_until_it_is_ended(hosts: Hosts) -> None:
     assert hosts.stays
 
 
+def test_a_backup_that_was_left_is_adopted_at_work(hosts: Hosts) -> None:
+    with hosts.controller() as jobs, hosts.controller() as other:
+        there = import_module("distjob.libvirt").Domains(other).domain(hosts.guest)
+        dom = import_module("distjob.libvirt").Domains(jobs).domain(hosts.guest)
+        with dom.job("backup") as held:
+            dom.backupBegin(PULL.format(folder=hosts.folder), None)
+            held.lease.detach()
+        with ThreadPoolExecutor() as pool:
+            with there.adopt("backup"):
+                until(lambda: hosts.at_work, 60)
+                ended = pool.submit(dom.abortJob)  # the mask lets it in
+            assert ended.result(60) == 0
+        assert not hosts.at_work
+    assert hosts.stays
+
+
 def test_a_body_that_fails_ends_its_backup(hosts: Hosts) -> None:
     async def play() -> None:
         async with AsyncClient(AsyncMemoryStore(hosts.server)) as jobs:
