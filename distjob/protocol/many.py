@@ -60,7 +60,7 @@ def begin_many(
             if (lost := _first_lost(held)) is None:
                 continue
             runner, job = held[lost]
-            error = holding.refusal(job)
+            vm, error = job.vm, holding.refusal(job)
             if runner.me.clock.monotonic() >= until:
                 raise error
             back, held = held[lost:], held[:lost]
@@ -73,7 +73,8 @@ def begin_many(
         at_once = yield from _give_back(held)
         if isinstance(error, DistjobError) and len(parts) > 1:
             seconds = parts[0][0].me.clock.monotonic() - started
-            error.add_note(_note([part.vm for _, part in parts], held, seconds, at_once=at_once))
+            others = [job.vm for _, job in held if job.vm != vm]
+            error.add_note(_note(vm, others, len(parts), seconds, at_once=at_once))
         raise
     return held
 
@@ -81,8 +82,8 @@ def begin_many(
 def end_many(held: Sequence[Held[R]]) -> Plan[R, None]:
     """End each that was not ended yet, the last first.
 
-    An error keeps none of the others from its end; the gravest is raised. What a cancellation
-    leaves is ended in the background.
+    An error keeps none of the others from its end, nor does a cancellation; of several errors the
+    gravest is raised.
     """
     left = [(runner, job) for runner, job in held if not job.ended]
     if not left:
@@ -100,9 +101,8 @@ def end_many(held: Sequence[Held[R]]) -> Plan[R, None]:
         for runner, job in left:
             holding.leave(runner.me, job)
         raise
-    except BaseException:
-        for runner, job in left:
-            yield runner, _leaving(runner.me, job)
+    except BaseException:  # a cancelled end still ends
+        yield from _give_back(left)
         raise
     if errors:
         gravest = min(errors, key=lambda error: not isinstance(error, LeaseLost))
@@ -120,7 +120,7 @@ def _first_lost(held: Sequence[Held[R]]) -> int | None:
 
 
 def _give_back(held: Sequence[Held[R]]) -> Plan[R, bool]:
-    """End what nobody has got yet; False if a store did not answer, so that the hands do it."""
+    """End what nobody has any more; False if a store did not answer, so that the hands do it."""
     for runner, job in held:  # at first, for a second Ctrl-C
         yield runner, _leaving(runner.me, job)
     silent: set[int] = set()
@@ -142,14 +142,10 @@ def _dropping(me: ClientState, job: HeldJob) -> Op[bool]:
     return (yield from abandon(me, job.session, job.vm, job.ticket.id))
 
 
-def _note(vms: Sequence[str], held: Sequence[Held[R]], seconds: float, *, at_once: bool) -> str:
-    """What became of the others; the error itself says what became of the one."""
-    text = (
-        f"VM {vms[len(held)]!r} was number {len(held) + 1} of {len(vms)} whose jobs were to be"
-        f" begun together, {seconds:.1f} s ago"
-    )
+def _note(vm: str, held: Sequence[str], count: int, seconds: float, *, at_once: bool) -> str:
+    """What became of the others; the error itself says what became of ``vm``."""
+    text = f"VM {vm!r} was one of {count} whose jobs were to be begun together, for {seconds:.1f} s"
     if not held:
-        return f"{text}; none was held"
-    names = ", ".join(repr(job.vm) for _, job in held)
+        return f"{text}; none of the others was held"
     how = "was given back" if at_once else "is given back as soon as the store answers"
-    return f"{text}; what was held of the others {how}: {names}"
+    return f"{text}; what was held of the others {how}: {', '.join(map(repr, held))}"
