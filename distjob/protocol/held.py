@@ -121,9 +121,8 @@ def leave(me: ClientState, held: HeldJob) -> None:
 def _tell_ended(me: ClientState, held: HeldJob) -> None:
     if me.holdings.hooked:
         seconds = me.clock.monotonic() - held.begun
-        me.holdings.tell(
-            Ended(vm=held.vm, job=job_name(held.ticket), token=held.token, held=seconds)
-        )
+        job, ticket = job_name(held.ticket), held.ticket.id
+        me.holdings.tell(Ended(vm=held.vm, job=job, ticket=ticket, token=held.token, held=seconds))
 
 
 def _confirm(me: ClientState, held: HeldJob, changed: Changed[R]) -> Op[None]:
