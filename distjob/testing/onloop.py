@@ -191,6 +191,9 @@ class Proxy:
 
         return call
 
+    def __getitem__(self, key: Any) -> Any:
+        return Proxy(self._thread, self._thing[key])
+
     def __enter__(self) -> Self:
         self._thread.run(self._thing.__aenter__())
         return self
