@@ -6,6 +6,7 @@
     client.py lease.py leases.py  Client, and what begin returns, of one VM and of several
     sharded.py                  connect; a client over several stores
     aio/                        the same on asyncio
+    libvirt/                    libvirt's domains, whose calls take jobs
     store.py                    THE boundary: what a store must do
     backend/                    how a backend does it: waits, listens, fails
     hooks/                      what a client tells of its jobs, and two that listen
