@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from servers.plan import compose_command, lacking, prepared, run
+from servers.plan import compose_command, lacking, lacking_libvirt, prepared, run
 from servers.reaper import name_of_this_run
 
 COMPOSE = Path(__file__).parent.parent.parent / "docs/examples/control-plane/compose.yaml"
@@ -29,7 +29,7 @@ def compose() -> Iterator[Compose]:
     if redis.way != "docker":
         lacking(f"the example runs in Docker, and here it would be {redis}")
     if run("docker", "image", "inspect", IMAGE) is None:
-        lacking(f"no image {IMAGE}: deploy/build-images.sh libvirt")
+        lacking_libvirt(f"no image {IMAGE}: deploy/build-images.sh libvirt")
     if sys.version_info[:2] != PYTHON:
         pytest.skip("the packages of this Python can't be used by the image's, 3.11")
     project = f"{name_of_this_run()}-{secrets.token_hex(4)}"

@@ -24,7 +24,7 @@ import pytest
 
 from servers.machine import PATIENCE
 from servers.node import wait_for
-from servers.plan import lacking
+from servers.plan import lacking_libvirt
 from servers.reaper import name_of_this_run
 
 DRIVERS = "libvirt/connection-driver"
@@ -37,7 +37,7 @@ WANTED = """libvirt-python: pip install -e '.[libvirt]', with libvirt-dev, pkg-c
 def libvirt_here() -> Any:
     """The module; without it the test is skipped, or fails where servers are required."""
     if importlib.util.find_spec("libvirt") is None:
-        lacking(f"no {WANTED}")
+        lacking_libvirt(f"no {WANTED}")
     libvirt = importlib.import_module("libvirt")
     libvirt.registerErrorHandler(lambda *_: None, None)  # it would print what it raises, too
     return libvirt
@@ -107,7 +107,7 @@ class Libvirtd:
 
 def _daemon() -> str:
     path = f"{os.environ['PATH']}:/usr/sbin"
-    return shutil.which("libvirtd", path=path) or lacking(
+    return shutil.which("libvirtd", path=path) or lacking_libvirt(
         "no libvirtd: install Debian's libvirt-daemon"
     )
 
@@ -125,11 +125,11 @@ def _as_nobody(folder: Path) -> dict[str, Any]:
 def _qemu() -> Path:
     """The driver for QEMU, where QEMU is, too."""
     if shutil.which("qemu-system-x86_64") is None:
-        lacking("no qemu-system-x86_64: install Debian's qemu-system-x86")
+        lacking_libvirt("no qemu-system-x86_64: install Debian's qemu-system-x86")
     for root in ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib"):
         if (found := Path(root, DRIVERS, QEMU)).exists():
             return found
-    return lacking("no driver for QEMU: install Debian's libvirt-daemon-driver-qemu")
+    return lacking_libvirt("no driver for QEMU: install Debian's libvirt-daemon-driver-qemu")
 
 
 @contextmanager
