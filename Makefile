@@ -1,6 +1,8 @@
 # One word each. `make venv` comes first; PYTHON chooses what it is made of.
 PYTHON ?= python3
 COUNT ?= 1000
+DEPTH ?= 1
+SECONDS ?= 600
 BIN := .venv/bin
 
 help:  ## this list
@@ -32,7 +34,13 @@ bench:  ## the benchmark: make bench CONFIG=distjob.yaml, of a Redis, etcd or Zo
 worlds:  ## simulated worlds, COUNT of each profile
 	$(BIN)/python -m distjob.testing.sim.world --count $(COUNT)
 
+explore:  ## all schedules of short scripts with DEPTH deviations (of the main four, if more than 1)
+	$(BIN)/python -m distjob.testing.explore --depth $(DEPTH) $(if $(filter-out 1,$(DEPTH)),--main)
+
+history:  ## real processes, killed and stopped, for SECONDS on STORE (its section as JSON), checked
+	$(BIN)/python -m distjob.testing.history '$(or $(STORE),$(error say which store, as its section in JSON))' --seconds $(SECONDS)
+
 matrix:  ## oldest and newest client libraries, on each Python from 3.11 that is here
 	$(PYTHON) .ci/matrix.py
 
-.PHONY: help venv lint types fast test docs bench worlds matrix
+.PHONY: help venv lint types fast test docs bench worlds explore history matrix

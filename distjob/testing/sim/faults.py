@@ -57,6 +57,17 @@ class SimServer(MemoryServer):
         """Whether ``session`` has not ended."""
         return self._alive(session) is not None
 
+    def state(self) -> int:
+        """A hash of all that it holds."""
+        return hash(
+            (
+                tuple((s, d.deadline, frozenset(d.watched)) for s, d in self._sessions.items()),
+                tuple((vm, found.version, found.value) for vm, found in self._values.items()),
+                self._version,
+                tuple(sorted(self.settled.items())),
+            )
+        )
+
     def living(self) -> list[str]:
         """The sessions that have not ended."""
         return [session for session in list(self._sessions) if self.alive(session)]
