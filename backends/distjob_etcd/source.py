@@ -24,7 +24,7 @@ from distjob.backend.source import Fault, Feed
 from distjob.backend.world import World
 from distjob.clock import wall
 from distjob.errors import ConfigError, RecordError
-from distjob.store import ABSENT, Ended, Gone, Guarantees, Reply, Settled, Versioned
+from distjob.store import ABSENT, Ended, Gone, Guarantees, Reply, Settled, Versioned, Void
 from distjob_etcd import full
 from distjob_etcd import rpc_pb2 as rpc
 from distjob_etcd.client.cluster import Cluster
@@ -118,7 +118,7 @@ class EtcdSource:
         self._own.add(session)
         return session
 
-    async def renew(self, session: str) -> bool:
+    async def renew(self, session: str) -> bool | Void:
         """A leader that was cut off renews leases until it notices, and the new one does not know.
 
         So what counts is a renewal after which a majority, asked for the session's key, still was
@@ -138,7 +138,7 @@ class EtcdSource:
             found = await self.cluster.ask(RANGE, self._layout.exists(session), until=until)
             if session in self._lost:
                 await self.end(session)
-                return False
+                return Void("etcd's revision has fallen, as when a backup is restored")
             if not found.kvs or found.kvs[0].lease != lease:
                 self._forget(session)
                 return False

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from distjob.errors import BackendUnavailable
-from distjob.store import ABSENT, Committed, Ended, Gone, Store
+from distjob.store import ABSENT, Committed, Ended, Gone, Store, Void
 from distjob.testing.contract import committed, try_until
 from distjob_etcd import EtcdSettings
 from on_etcd import opened, received
@@ -44,7 +44,9 @@ def test_sessions_of_before_a_restored_backup_are_lost(
         committed(store, "vm", b"y", me)
     node.restore(backup)
     node.start()
-    assert not try_until(lambda: store.keep_alive(me))
+    given_up = try_until(lambda: store.keep_alive(me))
+    assert isinstance(given_up, Void)
+    assert "revision has fallen" in given_up.why
     assert store.commit("vm", ABSENT, b"z", you, ()) == Gone(frozenset({you}))
     received(store, you, Ended(you))
     again = store.open_session(TTL, "again")
