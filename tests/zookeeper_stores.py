@@ -14,7 +14,7 @@ from kazoo.client import KazooClient
 
 from distjob.backend.opened import Blocking
 from distjob.config import backends
-from distjob_zookeeper import ZookeeperSettings, connect
+from distjob_zookeeper import ZookeeperRecipe
 from distjob_zookeeper.layout import Layout
 from distjob_zookeeper.source import ZookeeperSource
 from proxy import Proxy
@@ -48,12 +48,10 @@ def opened(fresh_namespace: str) -> Iterator[Open]:
         def opened(
             hosts: str, ttl: float = TTL, recipe: dict[str, Any] | None = None, **settings: Any
         ) -> Blocking:
-            section = ZookeeperSettings(hosts=hosts, **{"timeout": min(2.0, ttl), **settings})
-            if recipe is not None:
-                make = partial(KazooClient, **recipe)
-                store = connect(section, fresh_namespace, ttl, make=make)
-            else:
-                store = backends.connect("zookeeper", section, fresh_namespace, ttl)
+            make = None if recipe is None else partial(KazooClient, **recipe)
+            settings = {"timeout": min(2.0, ttl), **settings}
+            section = ZookeeperRecipe(hosts=hosts, make=make, **settings)
+            store = backends.connect("zookeeper", section, fresh_namespace, ttl)
             assert isinstance(store, Blocking)
             closing.callback(store.close)
             return store

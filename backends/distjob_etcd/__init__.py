@@ -21,33 +21,27 @@ forgotten what came later, and versions (tokens) fall with it, unless it is rest
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Coroutine, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from distjob.backend.sections import Mistake, check_timeout, host_and_port, url_parts
-from distjob.backend.source import Source
-from distjob.backend.world import World
 from distjob.store import Backend, Finding
 from distjob_etcd.guarantees import CLUSTER, SINGLE
 from distjob_etcd.settings import EtcdRecipe, EtcdSettings
 
+if TYPE_CHECKING:
+    from distjob.backend.source import Source
+    from distjob.backend.world import World
+
 __all__ = ["EtcdRecipe", "EtcdSettings", "backend"]
 
 
-async def _source(
-    settings: EtcdSettings,
-    namespace: str,
-    ttl: float,
-    world: World,
-    shard: int,  # noqa: ARG001  there is one
-) -> Source:
+def _source(
+    settings: EtcdSettings, namespace: str, ttl: float, world: World, _shard: int
+) -> Coroutine[Any, Any, Source]:
     from distjob_etcd.source import connected  # grpcio is an extra
 
-    return await connected(settings, namespace, ttl, world)
-
-
-def _check(settings: EtcdSettings, ttl: float) -> None:
-    check_timeout(settings.timeout, ttl)
+    return connected(settings, namespace, ttl, world)
 
 
 def _examine(store: Any) -> Iterable[Finding]:
@@ -68,7 +62,7 @@ def _section(url: str) -> Mapping[str, Any]:
 
 backend = Backend(
     settings=EtcdSettings,
-    check=_check,
+    check=lambda settings, ttl: check_timeout(settings.timeout, ttl),
     source=_source,
     extra="etcd",
     promises={"single": SINGLE, "cluster": CLUSTER},

@@ -9,19 +9,20 @@ Pure. Knows nothing of errors of gRPC.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from distjob.backend.settling import FIRST
 from distjob.errors import RecordError
 from distjob.store import ABSENT, Committed, Gone, Reply, Settled, Stale
 from distjob_etcd import rpc_pb2 as rpc
 from distjob_etcd.guarantees import LARGEST
-from distjob_etcd.layout import LARGEST_ASKED, Layout, letter, versioned
+from distjob_etcd.layout import LARGEST_ASKED, Layout, equal, letter, putting, ranging, there
 
 
 class Commit(NamedTuple):
     """One compare-and-set with its wake-ups; see `distjob.store.Store.commit`."""
 
+    layout: Layout
     vm: str
     expected: int
     value: bytes | None
@@ -35,7 +36,12 @@ class Commit(NamedTuple):
         """Only if a crowd dies there are more: who is left out looks by itself, in half a TTL."""
         return sorted(dict.fromkeys(self.wake))[:LARGEST_ASKED]
 
-    def request(self, layout: Layout) -> rpc.TxnRequest:
+    @property
+    def revision(self) -> int:
+        """Of what is expected; no key has one below 0."""
+        return self.expected - self.layout.base if self.expected != ABSENT else 0
+
+    def request(self) -> rpc.TxnRequest:
         """The transaction that makes this commit. Raises `RecordError` for too large a value."""
         if self.value is not None and len(self.value) > LARGEST:
             msg = (
@@ -43,42 +49,45 @@ class Commit(NamedTuple):
                 f"{LARGEST} at most: let fewer wait, with job.max_queued"
             )
             raise RecordError(msg)
-        key, owner = layout.vm_key(self.vm), layout.owner_key(self.author)
-        keys = [layout.session_key(session) for session in self.woken]
-        txn = rpc.TxnRequest(
+        key, owner = self.layout.vm_key(self.vm), self.layout.owner_key(self.author)
+        keys = [self.layout.session_key(session) for session in self.woken]
+        written = []
+        if self.value is not None:
+            written.append(putting(key=key, value=self.value))
+        elif self.expected != ABSENT:
+            delete = rpc.DeleteRangeRequest(key=key)
+            written.append(rpc.RequestOp(request_delete_range=delete))
+        text = letter(self.vm, self.value, len(keys)) if keys else b""
+        # A session's key stays on its lease.
+        written += [putting(key=session, value=text, ignore_lease=True) for session in keys]
+        if not written:  # so that this commit has a revision of its own
+            mine = self.layout.session_key(self.author)
+            written.append(putting(key=mine, ignore_lease=True))
+        return rpc.TxnRequest(
             compare=[
-                _is_at(key, self.expected),
-                _is_numbered(owner, self.number),
-                *(_exists(session) for session in keys),
+                equal(key, mod_revision=self.revision),
+                equal(owner, version=self.number),
+                *map(there, keys),
             ],
+            success=written,
             failure=[
-                _range(key=key),
-                _range(key=owner, keys_only=True),
-                *(_range(key=session, count_only=True) for session in keys),
+                ranging(key=key),
+                ranging(key=owner, keys_only=True),
+                *(ranging(key=session, count_only=True) for session in keys),
             ],
         )
-        if self.value is not None:
-            _put(txn, key=key, value=self.value)
-        elif self.expected != ABSENT:
-            txn.success.add().request_delete_range.key = key
-        text = letter(self.vm, self.value, len(keys)) if keys else b""
-        for session in keys:  # which stays on its lease
-            _put(txn, key=session, value=text, ignore_lease=True)
-        if not txn.success:  # so that this commit has a revision of its own
-            _put(txn, key=layout.session_key(self.author), value=b"", ignore_lease=True)
-        return txn
 
     def reply(self, answer: rpc.TxnResponse) -> Reply:
         """What came of it: an ended author, a settling, the version, then ended sessions."""
         if answer.succeeded:
-            return Committed(version=answer.header.revision)
+            return Committed(version=self.layout.base + answer.header.revision)
         value, _, *found = (op.response_range for op in answer.responses)
-        gone = {name for name, there in zip(self.woken, found, strict=True) if not there.count}
+        gone = {name for name, key in zip(self.woken, found, strict=True) if not key.count}
         if not (number := number_in(answer)):
             return Gone(sessions=frozenset({self.author, *gone}))
         if number != self.number:
             return Settled()
-        current = versioned(value)
+        current = self.layout.versioned(value)
         if current.version != self.expected:
             return Stale(version=current.version, value=current.value)
         if gone:
@@ -89,49 +98,24 @@ class Commit(NamedTuple):
 
 def number_in(answer: rpc.TxnResponse) -> int:
     """The author's number, by the answer to a commit that failed; 0 if it has ended."""
-    return _version(answer.responses[1].response_range)
+    return _version(answer.responses[1])
 
 
 def settling(layout: Layout, session: str, number: int) -> rpc.TxnRequest:
     """Raise the session's number, if it is ``number``; twice is the same as once."""
     key = layout.owner_key(session)
-    txn = rpc.TxnRequest(
-        compare=[_is_numbered(key, number)], failure=[_range(key=key, keys_only=True)]
+    return rpc.TxnRequest(
+        compare=[equal(key, version=number)],
+        success=[putting(key=key, ignore_value=True, ignore_lease=True)],
+        failure=[ranging(key=key, keys_only=True)],
     )
-    _put(txn, key=key, ignore_value=True, ignore_lease=True)
-    return txn
 
 
 def settled(answer: rpc.TxnResponse, number: int) -> int:
     """The session's number after `settling`; 0 if it has ended, and with it all that it has sent"""
-    return number + 1 if answer.succeeded else _version(answer.responses[0].response_range)
+    return number + 1 if answer.succeeded else _version(answer.responses[0])
 
 
-def _is_at(key: bytes, version: int) -> rpc.Compare:
-    return rpc.Compare(
-        result=rpc.Compare.EQUAL, target=rpc.Compare.MOD, key=key, mod_revision=version
-    )
-
-
-def _is_numbered(key: bytes, number: int) -> rpc.Compare:
-    return rpc.Compare(
-        result=rpc.Compare.EQUAL, target=rpc.Compare.VERSION, key=key, version=number
-    )
-
-
-def _exists(key: bytes) -> rpc.Compare:
-    return rpc.Compare(
-        result=rpc.Compare.GREATER, target=rpc.Compare.CREATE, key=key, create_revision=0
-    )
-
-
-def _range(**asked: Any) -> rpc.RequestOp:
-    return rpc.RequestOp(request_range=rpc.RangeRequest(**asked))
-
-
-def _put(txn: rpc.TxnRequest, **written: Any) -> None:
-    txn.success.add().request_put.MergeFrom(rpc.PutRequest(**written))
-
-
-def _version(found: rpc.RangeResponse) -> int:
-    return found.kvs[0].version if found.kvs else 0
+def _version(found: rpc.ResponseOp) -> int:
+    kvs = found.response_range.kvs
+    return kvs[0].version if kvs else 0

@@ -36,13 +36,13 @@ class EtcdFeed:
 
     vital = True
 
-    def __init__(self, cluster: Cluster, layout: Layout, revision: int, world: World) -> None:
+    def __init__(self, cluster: Cluster, layout: Layout, client: str, world: World) -> None:
         self._cluster = cluster
         self._layout = layout
         self._world = world
         self._lock = threading.Lock()
         """Guards what follows; it is held for moments, never over an await."""
-        self._watches = Watches(layout, revision)
+        self._watches = Watches(layout, client, cluster.revision)
         self._stream: _Stream | None = None
         self._heard = False
         """Whether something has come, be it no event, since the last `take`."""
@@ -50,15 +50,11 @@ class EtcdFeed:
 
     # -- what the source asks, from any thread or task ------------------------------------------
 
-    def listen(self, session: str, revision: int) -> None:
-        """Receive what is sent to ``session`` after ``revision``."""
+    def tell(self, events: Collection[tuple[str, Event]]) -> None:
+        """Give these, too."""
         with self._lock:
-            self._request(self._watches.listen(session, revision))
-
-    def deafen(self, session: str) -> None:
-        """``session`` has ended: it receives nothing any more."""
-        with self._lock:
-            self._request(self._watches.deafen(session))
+            self._watches.tell(events)
+        self._world.bell.ring()
 
     def watch(self, sessions: Collection[str]) -> None:
         """Tell when one of ``sessions`` ends. Call it before asking whether they live."""

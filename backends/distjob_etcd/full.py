@@ -22,12 +22,9 @@ from distjob_etcd.client.cluster import Cluster
 from distjob_etcd.client.members import RANGE
 from distjob_etcd.commit import Commit
 from distjob_etcd.faults import EtcdFault
-from distjob_etcd.layout import Layout, versioned
 
 
-async def seen(
-    cluster: Cluster, layout: Layout, commit: Commit, refusal: EtcdFault, until: float
-) -> Reply:
+async def seen(cluster: Cluster, commit: Commit, refusal: EtcdFault, until: float) -> Reply:
     """The reply that ``commit`` would have had, by what its VM's key holds, and has held.
 
     A commit that was made is what followed the version that it expected. The history is walked
@@ -38,7 +35,7 @@ async def seen(
 
     Raises ``refusal``, as one of a commit that was not made if that is certain.
     """
-    asked = rpc.RangeRequest(key=layout.vm_key(commit.vm))
+    asked = rpc.RangeRequest(key=commit.layout.vm_key(commit.vm))
     try:
         found = latest = await cluster.ask(RANGE, asked, until=until)
         while found.kvs and _is_later(found.kvs[0], commit):
@@ -49,7 +46,7 @@ async def seen(
             found = await cluster.ask(RANGE, asked, until=until)
     except EtcdFault as unseen:  # one of them: the history has been compacted
         raise refusal from unseen
-    reached, current = versioned(found), versioned(latest)
+    reached, current = commit.layout.versioned(found), commit.layout.versioned(latest)
     if reached.version > commit.expected:
         return Committed(version=reached.version)
     if reached.version < commit.expected:
@@ -62,4 +59,4 @@ async def seen(
 
 def _is_later(kv: rpc.KeyValue, commit: Commit) -> bool:
     """Whether ``kv`` came after what was expected, and is another's."""
-    return bool(kv.mod_revision > commit.expected and kv.value != commit.value)
+    return bool(kv.mod_revision > commit.revision and kv.value != commit.value)

@@ -12,7 +12,7 @@ SINGLE = Guarantees(
     wakes="push",
     ends="told",
     durable=True,
-    versions_survive_loss=False,
+    versions_survive_loss=True,
     failover="none",
     # etcd counts in whole seconds, and no session is shorter than 1.5 times what an election
     # takes (1 s by default): asked for at connect.

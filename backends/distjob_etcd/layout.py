@@ -1,10 +1,15 @@
-"""The keys, and what is asked of etcd for each verb: requests are built and answers read here.
+"""The keys, and how values, versions and wake-ups are written in them.
 
-    distjob/{namespace}/format        number of this layout, the same for all controllers
-    distjob/{namespace}/vm/<name>     a VM's value; its mod revision is the version
+    distjob/{namespace}/format        number of this layout, and the base of all versions
+    distjob/{namespace}/vm/<name>     a VM's value
     distjob/{namespace}/session/<id>  lives as long as the session's lease; the last wake-up's text
     distjob/{namespace}/owner/<id>    whose session it is, for people; on the same lease. How often
                                       it was written is the number that the session's commits name
+
+**A version is the base and the revision of the write.** The base is what the clock showed, in
+microseconds, when the namespace was made: a cluster that was wiped counts revisions from the start,
+but versions go on rising. No session outlives the base that it began with: if the base is lost, so
+are its keys.
 
 Pure: no channel, thread or clock. Knows nothing of errors of gRPC.
 """
@@ -15,12 +20,13 @@ import math
 import re
 import secrets
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import quote
 
 from distjob.store import ABSENT, Missed, Versioned, Woken
 from distjob_etcd import rpc_pb2 as rpc
 
-FORMAT = 1
+FORMAT = 2
 """Number of this layout; raised when an older distjob could not read a newer one's keys."""
 
 _LARGEST_SENT = 64 * 1024
@@ -29,8 +35,7 @@ _LARGEST_MAIL = 256 * 1024
 """Bytes of all wake-ups of a commit: with the value they must fit into one request of etcd."""
 LARGEST_ASKED = 100
 """Sessions in one transaction; etcd takes 128 operations, unless its operator changed that."""
-_SESSION = re.compile(r"(?P<lease>[0-7][0-9a-f]{15})\.[0-9a-f]{16}\.(?P<ttl_ms>[0-9]{1,12})")
-_NOTHING = Versioned(version=ABSENT, value=None)
+_SESSION = re.compile(r"[0-9a-f]{16}\.(?P<lease>[0-7][0-9a-f]{15})\.(?P<ttl_ms>[0-9]{1,12})")
 
 
 class Layout:
@@ -46,6 +51,8 @@ class Layout:
         self.sessions = self.prefix + b"session/"
         self.sessions_end = self.prefix + b"session0"
         self.owners = self.prefix + b"owner/"
+        self.base = 0
+        """Of all versions, as was read when a session began."""
 
     def vm_key(self, vm: str) -> bytes:
         """Where a VM's value is."""
@@ -55,54 +62,51 @@ class Layout:
         """Whose existence says that the session lives. Ids of others' records may be anything."""
         return self.sessions + session.encode(errors="surrogatepass")
 
+    def sessions_of(self, client: str) -> tuple[bytes, bytes]:
+        """The first of the keys of all its sessions, and what follows the last one."""
+        begin = self.session_key(client)
+        return begin + b".", begin + b"/"  # which follows "."
+
     def owner_key(self, session: str) -> bytes:
         """The key whose version counts the settlings of a session; it ends with the session's."""
         return self.owners + session.encode(errors="surrogatepass")
 
-    def woken(self, kv: rpc.KeyValue) -> Woken | Missed | None:
-        """The wake-up in a session's key; None if there is none, `Missed` if it can't be read."""
-        return _read_letter(kv.value, kv.mod_revision) if kv.value else None
+    def vm_of(self, key: bytes) -> str:
+        """The VM's name in its key."""
+        return key[len(self.vms) :].decode(errors="replace")
 
-    def agree(self) -> rpc.TxnRequest:
-        """Write the layout's number unless it is there; `agreed` reads the answer."""
+    # -- what is asked for -----------------------------------------------------------------------
+
+    def agree(self, base: int) -> rpc.TxnRequest:
+        """Make the namespace, unless it is there; `agreed` reads the answer."""
         return rpc.TxnRequest(
-            compare=[
-                rpc.Compare(
-                    result=rpc.Compare.EQUAL,
-                    target=rpc.Compare.CREATE,
-                    key=self.format_key,
-                    create_revision=0,
-                )
-            ],
+            compare=[equal(self.format_key, create_revision=0)],
             success=[
-                rpc.RequestOp(request_put=rpc.PutRequest(key=self.format_key, value=b"%d" % FORMAT))
+                putting(key=self.format_key, value=b"%d %d" % (FORMAT, base)),
+                ranging(key=self.format_key),
             ],
-            failure=[rpc.RequestOp(request_range=rpc.RangeRequest(key=self.format_key))],
+            failure=[ranging(key=self.format_key)],
         )
 
     def agreed(self, answer: rpc.TxnResponse) -> str:
-        """The layout's number that stands in the store, as text."""
-        if answer.succeeded:
-            return str(FORMAT)
-        found = answer.responses[0].response_range.kvs
-        return found[0].value[:20].decode(errors="replace") if found else "?"
+        """What was found in ``format`` if it is not for us, else nothing; the base is kept then."""
+        found = answer.responses[-1].response_range.kvs[0].value
+        number, _, base = found.partition(b" ")
+        if number != b"%d" % FORMAT or not base.isdigit():
+            return str(found[:20].decode(errors="replace")) or "?"
+        self.base = int(base)
+        return ""
 
     def enter(self, session: str, owner: str) -> rpc.TxnRequest:
-        """Make a session's keys, on its lease."""
-        lease = lease_of(session)
+        """Make a session's keys, on its lease, if the namespace is there; for `agreed`, too."""
+        lease, text = lease_of(session), owner.encode(errors="replace")
         return rpc.TxnRequest(
+            compare=[there(self.format_key)],
             success=[
-                rpc.RequestOp(
-                    request_put=rpc.PutRequest(key=self.session_key(session), lease=lease)
-                ),
-                rpc.RequestOp(
-                    request_put=rpc.PutRequest(
-                        key=self.owner_key(session),
-                        value=owner.encode(errors="replace"),
-                        lease=lease,
-                    )
-                ),
-            ]
+                putting(key=self.session_key(session), lease=lease),
+                putting(key=self.owner_key(session), value=text, lease=lease),
+                ranging(key=self.format_key),
+            ],
         )
 
     def latest(self) -> rpc.RangeRequest:
@@ -115,25 +119,46 @@ class Layout:
 
     def exist(self, sessions: Sequence[str]) -> rpc.TxnRequest:
         """The same of several, `LARGEST_ASKED` at most."""
-        return rpc.TxnRequest(
-            success=[rpc.RequestOp(request_range=self.exists(session)) for session in sessions]
-        )
+        asked = (rpc.RequestOp(request_range=self.exists(session)) for session in sessions)
+        return rpc.TxnRequest(success=asked)
 
     def page(self, start: bytes, limit: int) -> rpc.RangeRequest:
         """At most ``limit`` VMs from the key ``start`` on."""
         return rpc.RangeRequest(key=start, range_end=self.vms_end, limit=limit)
 
-    def vm_of(self, key: bytes) -> str:
-        """The VM's name in its key."""
-        return key[len(self.vms) :].decode(errors="replace")
+    # -- what is found ---------------------------------------------------------------------------
+
+    def versioned(self, answer: rpc.RangeResponse) -> Versioned:
+        """What a VM's key holds."""
+        if not answer.kvs:
+            return Versioned(version=ABSENT, value=None)
+        kv = answer.kvs[0]
+        return Versioned(version=self.base + kv.mod_revision, value=kv.value)
+
+    def woken(self, kv: rpc.KeyValue) -> Woken | Missed | None:
+        """The wake-up in a session's key; None if there is none, `Missed` if it can't be read."""
+        if not kv.value:
+            return None
+        length, _, rest = kv.value.partition(b":")
+        try:
+            end = int(length)
+            vm, value = rest[:end].decode(), rest[end:]
+        except ValueError:
+            return Missed()
+        version = self.base + kv.mod_revision
+        return Woken(vm=vm, version=version, value=value[1:] if value else None)
 
 
-def versioned(answer: rpc.RangeResponse) -> Versioned:
-    """What a VM's key holds."""
-    if not answer.kvs:
-        return _NOTHING
-    kv = answer.kvs[0]
-    return Versioned(version=kv.mod_revision, value=kv.value)
+def letter(vm: str, value: bytes | None, readers: int) -> bytes:
+    """A wake-up as the text of a session's key: "length of the name:name:value"."""
+    name = vm.encode()
+    sent = b""
+    if value is not None and len(value) <= min(_LARGEST_SENT, _LARGEST_MAIL // readers):
+        sent = b":" + value
+    return b"%d:%b%b" % (len(name), name, sent)
+
+
+# -- sessions -------------------------------------------------------------------------------------
 
 
 def new_lease() -> int:
@@ -141,9 +166,9 @@ def new_lease() -> int:
     return secrets.randbits(62) | 1 << 62
 
 
-def session_id(lease: int, ttl: float) -> str:
-    """An id that carries its lease and TTL, and is new even if the lease's number were not."""
-    return f"{lease:016x}.{secrets.token_hex(8)}.{max(1, math.ceil(ttl * 1000))}"
+def session_id(client: str, lease: int, ttl: float) -> str:
+    """An id that tells everybody its client, 16 hexadecimal digits, its lease and its TTL."""
+    return f"{client}.{lease:016x}.{max(1, math.ceil(ttl * 1000))}"
 
 
 def lease_of(session: str) -> int:
@@ -162,20 +187,33 @@ def seconds_left(session: str, found: rpc.RangeResponse) -> float:
     return int(known["ttl_ms"]) / 1000
 
 
-def letter(vm: str, value: bytes | None, readers: int) -> bytes:
-    """A wake-up as the text of a session's key: "length of the name:name:value"."""
-    name = vm.encode()
-    sent = b""
-    if value is not None and len(value) <= min(_LARGEST_SENT, _LARGEST_MAIL // readers):
-        sent = b":" + value
-    return b"%d:%b%b" % (len(name), name, sent)
+# -- parts of a transaction -----------------------------------------------------------------------
+
+_TARGETS = {
+    "mod_revision": rpc.Compare.MOD,
+    "create_revision": rpc.Compare.CREATE,
+    "version": rpc.Compare.VERSION,
+}
 
 
-def _read_letter(text: bytes, version: int) -> Woken | Missed:
-    length, _, rest = text.partition(b":")
-    try:
-        end = int(length)
-        vm, value = rest[:end].decode(), rest[end:]
-    except ValueError:
-        return Missed()
-    return Woken(vm=vm, version=version, value=value[1:] if value else None)
+def equal(key: bytes, **value: int) -> rpc.Compare:
+    """That one of `_TARGETS` of ``key`` has a ``value``; 0: the key is not there."""
+    ((target, _),) = value.items()
+    return rpc.Compare(result=rpc.Compare.EQUAL, target=_TARGETS[target], key=key, **value)
+
+
+def there(key: bytes) -> rpc.Compare:
+    """That ``key`` exists."""
+    return rpc.Compare(
+        result=rpc.Compare.GREATER, target=rpc.Compare.CREATE, key=key, create_revision=0
+    )
+
+
+def ranging(**asked: Any) -> rpc.RequestOp:
+    """To read."""
+    return rpc.RequestOp(request_range=rpc.RangeRequest(**asked))
+
+
+def putting(**written: Any) -> rpc.RequestOp:
+    """To write."""
+    return rpc.RequestOp(request_put=rpc.PutRequest(**written))

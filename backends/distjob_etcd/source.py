@@ -3,6 +3,10 @@
 Each is one request, but for opening a session (a lease, then its key) and renewing it (and seeing
 that it was renewed). What is asked, and how answers are read, is in `distjob_etcd.layout` and
 `distjob_etcd.commit`.
+
+**A revision never falls**, unless the cluster was restored from a backup, or wiped, under living
+controllers: then what was granted since the backup is forgotten, and all sessions that are open
+here are taken for lost, though their keys may be in the backup.
 """
 
 from __future__ import annotations
@@ -10,15 +14,17 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+import secrets
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 import msgspec
 
 from distjob.backend.settling import FIRST, Numbers
 from distjob.backend.source import Fault, Feed
 from distjob.backend.world import World
+from distjob.clock import wall
 from distjob.errors import ConfigError, RecordError
-from distjob.store import ABSENT, Guarantees, Reply, Settled, Versioned
+from distjob.store import ABSENT, Ended, Gone, Guarantees, Reply, Settled, Versioned, Void
 from distjob_etcd import full
 from distjob_etcd import rpc_pb2 as rpc
 from distjob_etcd.client.cluster import Cluster
@@ -35,7 +41,6 @@ from distjob_etcd.layout import (
     new_lease,
     seconds_left,
     session_id,
-    versioned,
 )
 from distjob_etcd.settings import EtcdSettings
 
@@ -60,7 +65,7 @@ async def connected(settings: EtcdSettings, namespace: str, ttl: float, world: W
     cluster.prefix = layout.prefix.decode()
     until = cluster.until()
     try:
-        revision = await _greet(cluster, layout, until)
+        await _greet(cluster, layout, until)
         guarantees = await _promises(cluster, until)
     except BaseException:
         await cluster.close()
@@ -74,33 +79,46 @@ async def connected(settings: EtcdSettings, namespace: str, ttl: float, world: W
             guarantees.shortest_ttl,
             ttl,
         )
-    return EtcdSource(cluster, layout, EtcdFeed(cluster, layout, revision, world), guarantees)
+    return EtcdSource(cluster, layout, guarantees, world)
 
 
 class EtcdSource:
     """One client's, by the channels of ``cluster``, which are given up in the end."""
 
     def __init__(
-        self, cluster: Cluster, layout: Layout, feed: EtcdFeed, guarantees: Guarantees
+        self, cluster: Cluster, layout: Layout, guarantees: Guarantees, world: World
     ) -> None:
         self.cluster = cluster
         self.guarantees = guarantees
         self._layout = layout
-        self._feed = feed
+        self._name = secrets.token_hex(8)
+        self._feed = EtcdFeed(cluster, layout, self._name, world)
         self._numbers = Numbers()
         self._page = _PAGE
+        self._own: set[str] = set()
+        """Sessions that were opened here."""
+        self._lost: set[str] = set()
+        """Those of them that a falling revision has cost us."""
+        cluster.fell = self._fall
 
     async def open(self, ttl: float, owner: str) -> str:
+        for lost in list(self._lost):
+            await self.end(lost)
         # A lease whose grant or key is not answered for is renewed by nobody, and ends.
         lease = new_lease()
         grant = rpc.LeaseGrantRequest(ID=lease, TTL=max(1, math.ceil(ttl)))
         await self.cluster.ask(GRANT, grant, change=True)
-        session = session_id(lease, ttl)
-        entered = await self.cluster.ask(TXN, self._layout.enter(session, owner), change=True)
-        self._feed.listen(session, entered.header.revision)
+        session = session_id(self._name, lease, ttl)
+        enter = self._layout.enter(session, owner)
+        entered = await self.cluster.ask(TXN, enter, change=True)
+        if not entered.succeeded:  # somebody has removed the namespace
+            await _agree(self.cluster, self._layout, self.cluster.until())
+            entered = await self.cluster.ask(TXN, enter, change=True)
+        _check_agreed(self.cluster, self._layout, entered)
+        self._own.add(session)
         return session
 
-    async def renew(self, session: str) -> bool:
+    async def renew(self, session: str) -> bool | Void:
         """A leader that was cut off renews leases until it notices, and the new one does not know.
 
         So what counts is a renewal after which a majority, asked for the session's key, still was
@@ -118,6 +136,9 @@ class EtcdSource:
                 until=until,
             )
             found = await self.cluster.ask(RANGE, self._layout.exists(session), until=until)
+            if session in self._lost:
+                await self.end(session)
+                return Void("etcd's revision has fallen, as when a backup is restored")
             if not found.kvs or found.kvs[0].lease != lease:
                 self._forget(session)
                 return False
@@ -150,24 +171,27 @@ class EtcdSource:
 
     async def read(self, vm: str) -> Versioned:
         asked = rpc.RangeRequest(key=self._layout.vm_key(vm))
-        return versioned(await self.cluster.ask(RANGE, asked))
+        return self._layout.versioned(await self.cluster.ask(RANGE, asked))
 
     async def commit(
         self, vm: str, expected: int, value: bytes | None, author: str, wake: Collection[str]
     ) -> Reply:
-        number = self._numbers.of(author)
-        commit, until = Commit(vm, expected, value, author, wake, number), self.cluster.until()
-        request = commit.request(self._layout)
+        if author in self._lost:
+            return Gone(frozenset({author}))
+        number, until = self._numbers.of(author), self.cluster.until()
+        commit = Commit(self._layout, vm, expected, value, author, wake, number)
         try:
-            answer = await self.cluster.ask(TXN, request, change=True, until=until)
+            answer = await self.cluster.ask(TXN, commit.request(), change=True, until=until)
         except EtcdFault as fault:
             if fault.failure.full:
-                return await full.seen(self.cluster, self._layout, commit, fault, until)
+                return await full.seen(self.cluster, commit, fault, until)
             if not fault.failure.request_too_large:
                 raise
             size = 0 if value is None else len(value)
             msg = f"VM {vm!r}, record of {size} bytes, {len(wake)} to wake: {fault}"
             raise RecordError(msg) from fault
+        if author in self._lost:  # whatever came of it: nobody counts on it any more
+            return Gone(frozenset({author}))
         reply = commit.reply(answer)
         if isinstance(reply, Settled):
             self._numbers.learn(author, number_in(answer))
@@ -177,7 +201,9 @@ class EtcdSource:
         """The TTL of each that lives: their end is told."""
         self._feed.watch(sessions)  # before they are asked for: no end falls in between
         left: dict[str, float] = {}
-        for some in _batches(list(dict.fromkeys(sessions)), LARGEST_ASKED):
+        asked = list(dict.fromkeys(sessions))
+        for start in range(0, len(asked), LARGEST_ASKED):
+            some = asked[start : start + LARGEST_ASKED]
             for session, found in zip(some, await self._look_at(some), strict=True):
                 left[session] = seconds_left(session, found)
         self._feed.unwatch([session for session, seconds in left.items() if not seconds])
@@ -200,7 +226,8 @@ class EtcdSource:
                 self._page = max(1, self._page // 4)  # a channel of the user's has its limits
                 continue
             for kv in found.kvs:
-                yield self._layout.vm_of(kv.key), Versioned(kv.mod_revision, kv.value)
+                version = self._layout.base + kv.mod_revision
+                yield self._layout.vm_of(kv.key), Versioned(version, kv.value)
             more = found.more
             start = found.kvs[-1].key + b"\0" if found.kvs else start
 
@@ -210,42 +237,54 @@ class EtcdSource:
     async def let_go(self) -> None:
         await self.cluster.close()
 
+    def _fall(self) -> None:
+        """The revision has fallen."""
+        lost = set(self._own)  # to which others add
+        self._lost |= lost
+        self._feed.tell([(session, Ended(session)) for session in lost])
+
     def _forget(self, session: str) -> None:
         """``session`` has ended."""
-        self._feed.deafen(session)
         self._numbers.learn(session, 0)
-
-
-def _batches(sessions: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    for start in range(0, len(sessions), size):
-        yield sessions[start : start + size]
+        self._own.discard(session)
+        self._lost.discard(session)
 
 
 # -- what is checked of a cluster, and learnt of it, before a job is held --------------------------
 
 
-async def _greet(cluster: Cluster, layout: Layout, until: float) -> int:
-    """Check all that can be checked; the revision. Raises `ConfigError`, `Fault`."""
+async def _greet(cluster: Cluster, layout: Layout, until: float) -> None:
+    """Check all that can be checked. Raises `ConfigError`, `Fault`."""
     await cluster.log_in(until)
     try:
         check_version(await cluster.ask(STATUS, rpc.StatusRequest(), until=until), cluster.name)
     except EtcdFault as fault:
         if not fault.failure.forbidden:  # 3.5.28 to 3.5.31, 3.6.0 to 3.6.11 tell root only
             raise
-    agreed = await cluster.ask(TXN, layout.agree(), change=True, until=until)
-    if (found := layout.agreed(agreed)) != str(FORMAT):
-        msg = (
-            f"etcd at {cluster.name}: this namespace is kept in format {found}, this "
-            f"distjob reads format {FORMAT}: run the same version on every controller"
-        )
-        raise ConfigError(msg)
+    await _agree(cluster, layout, until)
     # A transaction's rights are checked as a whole: this one is by a session that never was.
-    nobody = session_id(new_lease(), ttl=1.0)
-    rehearsal = Commit("", ABSENT, b"", nobody, (nobody,)).request(layout)
+    nobody = session_id("0" * 16, new_lease(), ttl=1.0)
+    rehearsal = Commit(layout, "", ABSENT, b"", nobody, (nobody,)).request()
     rehearsal.MergeFrom(settling(layout, nobody, FIRST))
     await cluster.ask(TXN, rehearsal, change=True, until=until)
-    revision: int = agreed.header.revision
-    return revision
+
+
+async def _agree(cluster: Cluster, layout: Layout, until: float) -> None:
+    """Make the namespace, if need be, and learn its base. Raises `Fault`."""
+    agree = layout.agree(round(wall() * 1e6))
+    answer = await cluster.ask(TXN, agree, change=True, again=True, until=until)
+    _check_agreed(cluster, layout, answer)
+
+
+def _check_agreed(cluster: Cluster, layout: Layout, answer: rpc.TxnResponse) -> None:
+    if not answer.responses:
+        raise Fault(f"etcd at {cluster.name}: somebody removes {layout.format_key.decode()}")
+    if other := layout.agreed(answer):
+        msg = (
+            f"etcd at {cluster.name}: this namespace is kept in format {other}, this distjob reads "
+            f"format {FORMAT}"
+        )
+        raise Fault(msg, "run the same version on every controller", unfit=True)
 
 
 async def _promises(cluster: Cluster, until: float) -> Guarantees:

@@ -1,6 +1,6 @@
 """distjob on ZooKeeper, 3.5 or later: ``pip install distjob-vm[zookeeper]``.
 
-    settings.py    the keys of the ``zookeeper`` section
+    settings.py    the keys of the ``zookeeper`` section; the recipe of a program's own clients
     guarantees.py  what is promised, by topology, as data, and what the servers must grant for it
     source.py      the verbs: values and commits; begin here
     sessions.py    sessions of ours: opened, renewed, settled, ended
@@ -18,85 +18,33 @@ Held as long as a majority of the servers keeps its disks: what was acknowledged
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from functools import partial
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from distjob.backend.sections import Mistake, check_timeout, url_parts
-from distjob.errors import ConfigError
-from distjob.store import AsyncStore, Backend, Finding, Store
+from distjob.store import Backend, Finding
 from distjob_zookeeper.guarantees import PROMISES
-from distjob_zookeeper.settings import ZookeeperSettings
+from distjob_zookeeper.settings import ZookeeperRecipe, ZookeeperSettings
 
 if TYPE_CHECKING:
     from distjob.backend.source import Source
     from distjob.backend.world import World
 
-__all__ = ["ZookeeperSettings", "backend", "connect", "connect_async"]
-
-
-def connect(
-    settings: ZookeeperSettings, namespace: str, ttl: float, *, make: Callable[..., Any]
-) -> Store:
-    """A blocking store by a client of the user's making, for `distjob.Client`.
-
-    ``make`` is called with the keyword arguments of `kazoo.client.KazooClient`, as the settings
-    give them, and returns such a client, not started, with what else it needs: credentials of
-    another kind, a proxy, TLS of its own. It is called again when a session was lost: a new client
-    each time. ``ttl``: seconds, of the sessions to come.
-
-    Raises `BackendUnavailable`, `ConfigError`.
-    """
-    from distjob.backend.opened import Blocking, opened
-    from distjob.backend.threads import Threads
-    from distjob.backend.world import now
-
-    source, world = _recipe(settings, ttl, make), Threads()
-    return Blocking(now(opened(source(settings, namespace, ttl, world, 0), world, ttl)))
-
-
-async def connect_async(
-    settings: ZookeeperSettings, namespace: str, ttl: float, *, make: Callable[..., Any]
-) -> AsyncStore:
-    """As `connect`, for the event loop that runs, and `distjob.aio.AsyncClient`."""
-    from distjob.backend.opened import opened
-    from distjob.backend.tasks import Tasks
-
-    source, world = _recipe(settings, ttl, make), Tasks()
-    return await opened(source(settings, namespace, ttl, world, 0), world, ttl)
-
-
-def _recipe(settings: ZookeeperSettings, ttl: float, make: Callable[..., Any]) -> Any:
-    """`_source` with that recipe, for settings that go with the TTL."""
-    try:
-        _check(settings, ttl)
-    except Mistake as mistake:
-        raise ConfigError(f"zookeeper.{mistake}") from mistake
-    return partial(_source, make=make)
+__all__ = ["ZookeeperRecipe", "ZookeeperSettings", "backend"]
 
 
 def _source(
-    settings: ZookeeperSettings,
-    namespace: str,
-    ttl: float,
-    world: World,
-    _shard: int,
-    *,
-    make: Callable[..., Any] | None = None,
+    settings: ZookeeperSettings, namespace: str, ttl: float, world: World, _shard: int
 ) -> Coroutine[Any, Any, Source]:
-    from distjob_zookeeper.source import connect  # kazoo is an extra
+    from distjob_zookeeper.source import connected  # kazoo is an extra
 
-    return connect(settings, namespace, ttl, world, make)
-
-
-def _check(settings: ZookeeperSettings, ttl: float) -> None:
-    check_timeout(settings.timeout, ttl)
+    return connected(settings, namespace, ttl, world)
 
 
 def _examine(store: Any) -> Iterable[Finding]:
     from distjob_zookeeper.doctor import examine
 
-    return examine(store.verbs.source.settings)
+    return examine(store.verbs.source)
 
 
 def _section(url: str) -> Mapping[str, str]:
@@ -109,7 +57,7 @@ def _section(url: str) -> Mapping[str, str]:
 
 backend = Backend(
     settings=ZookeeperSettings,
-    check=_check,
+    check=lambda settings, ttl: check_timeout(settings.timeout, ttl),
     source=_source,
     extra="zookeeper",
     promises=PROMISES,

@@ -12,9 +12,10 @@ from typing import Any
 from kazoo.exceptions import NoNodeError
 
 from distjob.backend.source import Fault
+from distjob.clock import wall
 from distjob_zookeeper.client.asking import Refused, children, data, exists, multi, sync
 from distjob_zookeeper.client.connection import Connection
-from distjob_zookeeper.layout import FORMAT, Layout
+from distjob_zookeeper.layout import FORMAT, PACKET, Layout
 
 
 async def prepare(connection: Connection, layout: Layout, name: str) -> None:
@@ -24,7 +25,7 @@ async def prepare(connection: Connection, layout: Layout, name: str) -> None:
     """
     try:
         await _make(connection, layout)
-        written, *rehearsed = await connection.ask(
+        told, *rehearsed = await connection.ask(
             data(layout.format),
             children(layout.vms),
             sync(layout.root),
@@ -35,20 +36,44 @@ async def prepare(connection: Connection, layout: Layout, name: str) -> None:
         if (why := connection.why()).unfit:  # the login was refused, which kazoo tells late
             raise why from fault
         raise
-    for answer in (written, *rehearsed):
-        if isinstance(answer, NoNodeError | Refused):
-            raise Fault(f"{connection.where}: somebody deletes the nodes in {layout.root}")
-    found = bytes(written[0] or b"").decode(errors="replace")
-    if found != str(FORMAT):
+    if any(isinstance(answer, NoNodeError | Refused) for answer in (told, *rehearsed)):
+        raise Fault(f"{connection.where}: somebody deletes the nodes in {layout.root}")
+    agree(connection, layout, told)
+
+
+def agree(connection: Connection, layout: Layout, told: Any) -> None:
+    """Keep what ``format`` was ``told`` to hold. Raises `Fault` where that is nothing for us."""
+    if isinstance(told, NoNodeError):
+        raise Fault(f"{connection.where}: somebody deletes {layout.format}")
+    found = told[0] or b""
+    if not layout.agreed(found):
         msg = (
-            f"{connection.where}: this namespace is kept in format {found[:40]}, this distjob "
-            f"reads format {FORMAT}"
+            f"{connection.where}: this namespace is kept in format "
+            f"{found[:40].decode(errors='replace')}, this distjob reads format {FORMAT}"
         )
         advice = (
             "run the same version on every controller; to change over, stop all of them and "
             f"delete {layout.root}"
         )
         raise Fault(msg, advice, unfit=True)
+
+
+async def try_size(connection: Connection) -> None:
+    """Find out that as much as a commit may need is taken at once. Raises `Fault`.
+
+    A server cuts off who sends more than its jute.maxbuffer. This asks for a node that nobody has.
+    """
+    try:
+        await connection.ask(exists("/" + "x" * PACKET))
+    except Fault as cut:
+        await connection.until_connected()
+        await connection.ask(exists("/"))  # else it is another matter
+        msg = (
+            f"{connection.where}: a request of {PACKET} bytes is not taken: jobs of a VM in whose "
+            "line many wait could not begin, nor end"
+        )
+        advice = "set the servers' jute.maxbuffer to 1048575, its default, or more"
+        raise Fault(msg, advice, unfit=True) from cut
 
 
 async def _make(connection: Connection, layout: Layout) -> None:
@@ -79,4 +104,5 @@ def _rehearse(layout: Layout, name: str, steps: Any) -> None:
 
 
 def _create(layout: Layout, path: str, steps: Any) -> None:
-    steps.create(path, b"%d" % FORMAT if path == layout.format else b"")
+    base = round(wall() * 1e6)
+    steps.create(path, b"%d %d" % (FORMAT, base) if path == layout.format else b"")

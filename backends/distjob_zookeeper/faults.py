@@ -6,6 +6,7 @@ Knows neither connections nor nodes.
 from __future__ import annotations
 
 import struct
+from typing import Literal
 
 from kazoo.exceptions import (
     AuthFailedError,
@@ -36,10 +37,15 @@ ERRORS = (KazooException, KazooTimeoutError, RuntimeError, struct.error)
 """All that a request of kazoo's may raise; the last two if it can't read an answer."""
 _DENIED = (NoAuthError, AuthFailedError, InvalidACLError)
 _UNCHANGED = (
-    # Certainly nothing was carried out. ConnectionClosedError is not: its request may be queued.
+    # Certainly nothing was carried out.
     *_DENIED, *ANSWERS, BadArgumentsError, NotReadOnlyCallError, QuotaExceededError,
     RolledBackError, SessionExpiredError, SessionMovedError, ThrottledOpError, UnimplementedError,
 )  # fmt: skip
+SHUT_OUT = (
+    "has this host more connections to it than its maxClientCnxns allows (60 unless set)? Raise "
+    "that, or close some; a server without a majority lets nobody in either"
+)
+"""What to do where a server closes connections without a word."""
 
 
 def meaning(
@@ -49,21 +55,21 @@ def meaning(
 
     Our credentials refused, or lacking a permission, is in connecting a mistake in the settings.
     """
+    said, advice = f"{where}: {type(error).__name__} {error}".rstrip() + reason, ""
     if isinstance(error, KazooTimeoutError):
-        text = f"{where} did not answer within {timeout:g} s{reason}"
-        return Fault(text, made="unknown" if change else "no")
-    if isinstance(error, AuthFailedError):
-        return Fault(f"{where}: the user or password was refused", unfit=True)
-    if isinstance(error, _DENIED):
-        return Fault(
-            f"{where}: the user may not do this ({type(error).__name__})",
+        said = f"{where} did not answer within {timeout:g} s{reason}"
+    elif isinstance(error, AuthFailedError):
+        said = f"{where}: the user or password was refused"
+    elif isinstance(error, _DENIED):
+        said = f"{where}: the user may not do this ({type(error).__name__})"
+        advice = (
             "set user and password as for the other controllers of this namespace, or mend the "
-            "nodes' ACL",
-            unfit=True,
+            "nodes' ACL"
         )
-    surely_unchanged = isinstance(error, _UNCHANGED) and not isinstance(
-        error, ConnectionClosedError
-    )
-    said = f"{type(error).__name__} {error}".strip()
-    unknown = change and not surely_unchanged
-    return Fault(f"{where}: {said}{reason}", made="unknown" if unknown else "no")
+    elif isinstance(error, QuotaExceededError):
+        said = f"{where}: a quota is used up"
+        advice = "see zkCli.sh: listquota on /distjob, and on what is above and below it"
+    # A request that kazoo had queued may be sent yet, although it is closed.
+    unchanged = isinstance(error, _UNCHANGED) and not isinstance(error, ConnectionClosedError)
+    made: Literal["no", "unknown"] = "unknown" if change and not unchanged else "no"
+    return Fault(said, advice, made=made, unfit=isinstance(error, _DENIED))

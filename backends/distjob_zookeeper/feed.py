@@ -25,7 +25,7 @@ from distjob_zookeeper import faults
 from distjob_zookeeper.beats import Beats
 from distjob_zookeeper.client.asking import Answer, Ask, children, data, exists
 from distjob_zookeeper.client.connection import Connection
-from distjob_zookeeper.layout import Layout, decoded, woken
+from distjob_zookeeper.layout import Layout, decoded
 
 
 class Own:
@@ -191,7 +191,7 @@ class Watches:
                 return
             covered = stat.version - own.heard > 1
             own.heard = stat.version
-            event = woken(data, stat.mzxid)
+            event = self._layout.woken(data, stat.mzxid)
             if covered or event is None:
                 self._come.append((session, Missed()))
             if event is not None:

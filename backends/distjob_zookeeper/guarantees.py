@@ -34,7 +34,7 @@ def of(*, ensemble: bool) -> Guarantees:
         wakes="push",
         ends="told",
         durable=True,
-        versions_survive_loss=False,
+        versions_survive_loss=not ensemble,  # where each election takes 72 minutes of the clock
         failover="quorum" if ensemble else "none",
         grace=1.0,
         largest_value=LARGEST,

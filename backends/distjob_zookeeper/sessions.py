@@ -21,9 +21,9 @@ from typing import Any
 from distjob.backend.source import Fault
 from distjob.backend.world import World
 from distjob_zookeeper.beats import Beats
-from distjob_zookeeper.client.asking import Refused, multi
+from distjob_zookeeper.client.asking import Refused, data, multi
 from distjob_zookeeper.client.connection import Connection
-from distjob_zookeeper.connecting import prepare
+from distjob_zookeeper.connecting import agree, prepare
 from distjob_zookeeper.feed import Own, Watches
 from distjob_zookeeper.layout import Layout, session_id
 
@@ -48,8 +48,6 @@ class Sessions:
         self._name = name
         self._numbers = itertools.count(1)
         self._opening = world.lock()
-
-    # -- ours ------------------------------------------------------------------------------------
 
     async def open(self, ttl: float, owner: str) -> str:
         """A ``ttl`` above that of connecting needs a connection that lasts."""
@@ -95,31 +93,30 @@ class Sessions:
 
     async def _open(self, name: str, ttl: float, owner: str) -> bool:
         """False if there is no place for it."""
-        own = Own(ttl, owner, self._world.monotonic())
-        era = self.beats.era
+        own, era = Own(ttl, owner, self._world.monotonic()), self.beats.era
+        own.lost = True  # until it is known; where that stays open, the next `open` ends it
+        self.own[name] = own
         first, *others = self._layout.nodes(name)
 
         def build(steps: Any) -> None:
+            steps.check(self._layout.format, ANY)
             steps.create(first, owner.encode(), ephemeral=True)
             for node in others:
                 steps.create(node, ephemeral=True)
 
-        sure = False
         try:
-            made, *answers = await self._connection.ask(
-                multi(build), *self.feed.watching(name), change=True
+            made, told, *answers = await self._connection.ask(
+                multi(build), data(self._layout.format), *self.feed.watching(name), change=True
             )
-            sure = True
         except Fault as fault:
-            sure = fault.made == "no"
+            if fault.made == "no":
+                del self.own[name]
             raise
-        finally:
-            if not sure:  # it may be there, or come yet: the next `open` ends it
-                own.lost = True
-                self.own[name] = own
         if isinstance(made, Refused):
+            del self.own[name]
             return False
-        self.own[name] = own
+        agree(self._connection, self._layout, told)
+        own.lost = False  # from here on `lost` tells it
         if era != self.beats.era:  # its ZooKeeper session has ended meanwhile
             own.lost = True
         for answer in answers:
@@ -150,14 +147,10 @@ class Sessions:
         if (own := self.own.get(session)) is not None:
             own.lost = True
         nodes = self._layout.nodes(session)
-
-        def build(steps: Any) -> None:
-            for node in nodes:
-                steps.delete(node)
-
-        (results,) = await self._connection.ask(multi(build), change=True, urgent=True)
+        together = multi(lambda steps: [steps.delete(node) for node in nodes])
+        (results,) = await self._connection.ask(together, change=True, urgent=True)
         if isinstance(results, Refused):  # it has ended; or somebody has deleted one of them
-            singly = [multi(partial(_delete, node)) for node in nodes]
+            singly = (multi(partial(_delete, node)) for node in nodes)
             await self._connection.ask(*singly, change=True, urgent=True)
         self.own.pop(session, None)
 

@@ -5,12 +5,13 @@ Knows nothing of kazoo: settings are checked, and their schema printed, where it
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from distjob.backend.sections import Mistake, host_and_port
-from distjob.backend.transport import CaFile, CertFile, KeyFile, Private, Timeout
+from distjob.backend.transport import TLS_FILES, CaFile, CertFile, KeyFile, Private, Timeout, Word
 
 
 class ZookeeperSettings(Private, frozen=True, kw_only=True):
@@ -42,15 +43,7 @@ class ZookeeperSettings(Private, frozen=True, kw_only=True):
             "them: every controller of a namespace needs the same one.",
         ),
     ] = ""
-    password: Annotated[
-        str,
-        msgspec.Meta(
-            max_length=1024,
-            pattern=r"^[^\x00]*\Z",
-            extra={"right": "text of at most 1024 characters, none of them NUL"},
-            description="The password of `user`.",
-        ),
-    ] = ""
+    password: Annotated[Word, msgspec.Meta(description="The password of `user`.")] = ""
     auth: Annotated[
         Literal["digest", "sasl"],
         msgspec.Meta(
@@ -78,11 +71,25 @@ class ZookeeperSettings(Private, frozen=True, kw_only=True):
             raise Mistake("password", "goes with zookeeper.user: set both or none")
         if self.auth == "sasl" and not self.user:
             raise Mistake("auth", "sasl shows a user to the servers: set zookeeper.user, too")
-        for name in ("ca_file", "cert_file", "key_file"):
+        for name in TLS_FILES:
             if getattr(self, name) and not self.tls:
                 raise Mistake(name, "is for TLS: set zookeeper.tls to true as well")
         if self.key_file and not self.cert_file:
             raise Mistake("key_file", "is the key of zookeeper.cert_file: set both or none")
+
+
+class ZookeeperRecipe(ZookeeperSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The same for a program that makes its clients itself: what no settings file can hold.
+
+    For credentials of another kind, such as Kerberos, a proxy, TLS of its own:
+
+        Settings(backend="zookeeper", section=ZookeeperRecipe(hosts=..., make=my_client))
+    """
+
+    make: Callable[..., Any] | None = None
+    """(keyword arguments of `kazoo.client.KazooClient`, as the settings give them) -> such a
+    client, not started, with what else it needs. Called again when a session was lost: a new one
+    each time."""
 
 
 def taken_apart(hosts: str) -> tuple[list[tuple[str, int]], str]:

@@ -93,6 +93,14 @@ class TestEtcd(OnEtcd):
 
         return restart
 
+    @pytest.fixture
+    def lose(self, etcd_server: EtcdNode) -> Callable[[], None]:
+        def lose() -> None:
+            etcd_server.wipe()
+            etcd_server.start()
+
+        return lose
+
 
 class TestEtcdWithAChannelOfTheUsers(TestEtcd):
     """GRPC's own defaults: its retries, and messages of 4 MiB; one channel for all stores."""
@@ -164,6 +172,17 @@ class TestEtcdCluster(OnEtcd):
             etcd_cluster.wait_until_ready()
 
         return restart
+
+    @pytest.fixture
+    def lose(self, etcd_cluster: EtcdCluster) -> Callable[[], None]:
+        def lose() -> None:
+            for node in etcd_cluster.nodes:
+                node.wipe()
+            for node in etcd_cluster.nodes:
+                node.machine.start()
+            etcd_cluster.wait_until_ready()
+
+        return lose
 
     @pytest.fixture
     def fail_over(self, etcd_cluster: EtcdCluster) -> Callable[[], None]:

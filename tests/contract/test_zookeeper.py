@@ -96,6 +96,14 @@ class TestZookeeper(StoreContract):
 
         return restart
 
+    @pytest.fixture
+    def lose(self, zookeeper_server: ZookeeperNode) -> Callable[[], None]:
+        def lose() -> None:
+            zookeeper_server.wipe()
+            zookeeper_server.start()
+
+        return lose
+
 
 class TestZookeeperEnsemble(TestZookeeper):
     """Three servers; each client is at one of them, by chance."""

@@ -110,7 +110,7 @@ def end_session(settings: Any, request: pytest.FixtureRequest, kind: str, sessio
     elif settings.backend == "etcd":
         group = request.getfixturevalue("etcd_cluster" if "-" in kind else "etcd_server")
         node = group.leader() if "-" in kind else group
-        lease = session.partition(".")[0]
+        lease = session.split(".")[1]
         assert "revoked" in node.cli("lease", "revoke", lease)
     else:
         client = KazooClient(hosts=settings.section.hosts)

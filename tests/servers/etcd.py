@@ -43,6 +43,32 @@ class EtcdNode(Node):
         status = self.status()
         return bool(status) and status.get("leader") == status["header"].get("member_id")
 
+    def wipe(self) -> None:
+        """Kill it, and take all its data away; it starts as one that has never been used."""
+        self.exec("rm", "-rf", *(f"{folder}/member" for folder in self._folders))
+        self.kill()
+
+    def back_up(self) -> str:
+        """What it holds now, as a file where it runs."""
+        backup = f"{self._folders[0]}.backup"
+        self.cli("snapshot", "save", backup)
+        return backup
+
+    def restore(self, backup: str) -> None:
+        """Kill it, and put what ``backup`` holds in its place; of one that was spawned."""
+        data = self._folders[0]
+        made = f"snapshot restore {backup} --data-dir {data}.restored"
+        self.exec("sh", "-c", f"etcdutl {made} || etcdctl {made}")
+        self.exec("sh", "-c", f"rm -rf {data}/member; mv {data}.restored/member {data}/member")
+        self.kill()
+
+    @property
+    def _folders(self) -> Sequence[str]:
+        """Of its data, where it runs: of one that was spawned, and of the other ones."""
+        if self.kind == "docker":
+            return "/var/lib/etcd/data", "/var/lib/etcd"
+        return (f"{self.machine._folder}/data",)  # type: ignore[attr-defined]
+
     def cli(self, *words: str) -> str:
         """What etcdctl, run beside the server, prints; without TLS."""
         where = "127.0.0.1:2379" if self.kind == "docker" else self.address

@@ -43,6 +43,12 @@ class ZookeeperNode(Node):
             return ""
         return said.decode(errors="replace")
 
+    def wipe(self) -> None:
+        """Take all its data away, and start it again if it ran, as one that has never been used."""
+        folders = ("/data", "/datalog") if self.kind == "docker" else (str(self.machine._folder),)  # type: ignore[attr-defined]
+        self.exec("rm", "-rf", *(f"{folder}/version-2" for folder in folders))
+        self.kill()
+
     def cli(self, *words: str) -> str:
         """What zkCli.sh, run beside the server, prints."""
         where = "127.0.0.1:2181" if self.kind == "docker" else self.address

@@ -24,17 +24,19 @@ def test_a_sessions_id_carries_its_lease_and_ttl() -> None:
     assert len(leases) == 1000
     assert all(0 < lease < 1 << 63 for lease in leases)
     for lease in leases:
-        session = session_id(lease, 1.2)
+        session = session_id("0" * 16, lease, 1.2)
         assert lease_of(session) == lease
         alive = rpc.RangeResponse(kvs=[rpc.KeyValue(lease=lease)])
         assert seconds_left(session, alive) == 1.2
         assert seconds_left(session, rpc.RangeResponse()) == 0.0
-    assert session_id(7, 10.0) != session_id(7, 10.0)
+    first, behind = LAYOUT.sessions_of("0" * 16)
+    assert first < LAYOUT.session_key(session) < behind
+    assert not first <= LAYOUT.session_key("0" * 17) < behind
 
 
 @pytest.mark.parametrize(
     "garbage",
-    ["", ".", "a.b.c", f"{'f' * 16}.{'0' * 16}.1", f"{'x' * 16}.{'0' * 16}.1", f"{'0' * 16}.1"],
+    ["", ".", "a.b.c", f"{'0' * 16}.{'f' * 16}.1", f"{'0' * 16}.{'x' * 16}.1", f"{'0' * 16}.1"],
 )
 def test_other_ids_carry_none(garbage: str) -> None:
     assert lease_of(garbage) == 0
@@ -44,9 +46,9 @@ def test_other_ids_carry_none(garbage: str) -> None:
 
 @given(vm=st.text(min_size=1, max_size=80), value=st.none() | st.binary(max_size=100))
 def test_a_wake_up_is_read_as_it_was_written(vm: str, value: bytes | None) -> None:
-    commit = Commit(vm, 7, value, "me", ("you", "me", "you"))
+    commit = Commit(LAYOUT, vm, 7, value, "me", ("you", "me", "you"))
     assert commit.woken == ["me", "you"]
-    txn = commit.request(LAYOUT)
+    txn = commit.request()
     letters = {
         op.request_put.key: op.request_put.value
         for op in txn.success
@@ -81,16 +83,16 @@ def test_a_commit_writes_something_in_any_case() -> None:
     for expected in (0, 5):
         for value in (None, b"", b"x"):
             for wake in ((), ("me",), ("you",)):
-                txn = Commit("vm", expected, value, "me", wake).request(LAYOUT)
+                txn = Commit(LAYOUT, "vm", expected, value, "me", wake).request()
                 assert txn.success
                 keys = [op.request_put.key or op.request_delete_range.key for op in txn.success]
                 assert len(keys) == len(set(keys)), "etcd refuses a key that is written twice"
 
 
 def test_a_value_that_is_too_large() -> None:
-    Commit("vm", 0, b"x" * LARGEST, "me", ()).request(LAYOUT)
+    Commit(LAYOUT, "vm", 0, b"x" * LARGEST, "me", ()).request()
     with pytest.raises(RecordError, match=r"'vm'.*1000001.*1000000"):
-        Commit("vm", 0, b"x" * (LARGEST + 1), "me", ()).request(LAYOUT)
+        Commit(LAYOUT, "vm", 0, b"x" * (LARGEST + 1), "me", ()).request()
 
 
 def refused(commit: Commit, version: int, number: int, **alive: bool) -> Reply:
@@ -110,7 +112,7 @@ def refused(commit: Commit, version: int, number: int, **alive: bool) -> Reply:
 
 def test_the_order_of_refusals() -> None:
     """An ended author, a settling, the version, whom to wake."""
-    commit = Commit("vm", 7, b"y", "me", ("you",), number=2)
+    commit = Commit(LAYOUT, "vm", 7, b"y", "me", ("you",), number=2)
     assert refused(commit, 8, 0) == Gone(frozenset({"me", "you"}))
     assert refused(commit, 8, 0, you=True) == Gone(frozenset({"me"}))
     assert refused(commit, 8, 3) == Settled()
@@ -123,7 +125,7 @@ def test_the_order_of_refusals() -> None:
 
 def test_a_commit_names_its_authors_number() -> None:
     """That is what says that the author lives, too: no more is compared than that."""
-    txn = Commit("vm", 7, b"y", "me", ("you",), number=5).request(LAYOUT)
+    txn = Commit(LAYOUT, "vm", 7, b"y", "me", ("you",), number=5).request()
     compared = {(one.key, one.WhichOneof("target_union")) for one in txn.compare}
     assert compared == {
         (LAYOUT.vm_key("vm"), "mod_revision"),

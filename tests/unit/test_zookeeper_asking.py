@@ -34,7 +34,7 @@ from distjob.backend.tasks import Tasks
 from distjob.backend.threads import Threads
 from distjob.backend.world import World, now
 from distjob.errors import ConfigError
-from distjob_zookeeper import ZookeeperSettings
+from distjob_zookeeper import ZookeeperRecipe, ZookeeperSettings
 from distjob_zookeeper.client import asking
 from distjob_zookeeper.client.asking import Answer, Asking, Refused, Room
 from distjob_zookeeper.client.making import recipe
@@ -353,14 +353,13 @@ def test_kazoo_has_the_names_that_are_used() -> None:
 
 
 def test_a_recipe_must_pass_on_what_it_is_given() -> None:
-    settings = ZookeeperSettings(hosts="a")
     seen: dict[str, Any] = {}
 
     def keeps(**options: Any) -> KazooClient:
         seen.update(options)
         return KazooClient(**options, read_only=False)
 
-    made, _ = recipe(settings, 20.0, keeps)
+    made, _ = recipe(ZookeeperRecipe(hosts="a", make=keeps), 20.0)
     assert made() is not made()
     assert seen["timeout"] == 20.0
 
@@ -371,7 +370,7 @@ def test_a_recipe_must_pass_on_what_it_is_given() -> None:
         return KazooClient(**{**options, "hosts": "a/below"})
 
     for wrong, what in ((forgets, "handler"), (chroot, "chroot")):
-        made, _ = recipe(settings, 20.0, wrong)
+        made, _ = recipe(ZookeeperRecipe(hosts="a", make=wrong), 20.0)
         with pytest.raises(ConfigError, match=what):
             made()
 

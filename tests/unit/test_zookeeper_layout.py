@@ -15,10 +15,16 @@ from kazoo.protocol.paths import normpath
 from distjob.errors import RecordError
 from distjob.store import Versioned, Woken
 from distjob_zookeeper import layout
-from distjob_zookeeper.layout import Layout, Version, Wakeup
+from distjob_zookeeper.layout import Layout, Version
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
 LIVES = st.from_regex(r"[0-9a-f]{16}-[0-9]{1,12}", fullmatch=True)
+
+
+def based(base: int) -> Layout:
+    made = Layout("n")
+    assert made.agreed(b"%d %d" % (layout.FORMAT, base))
+    return made
 
 
 @given(NAMES)
@@ -42,8 +48,9 @@ def test_values_come_back_with_all_that_a_commit_compares(
     life: str, value: bytes, zxid: int, number: int
 ) -> None:
     stat = SimpleNamespace(mzxid=zxid, version=number)
-    found = layout.unpacked("vm", layout.packed(life, value), stat)
-    assert found == Versioned(version=zxid, value=value)
+    ours = based(1000)
+    found = ours.found("vm", layout.packed(life, value), stat)
+    assert found == Versioned(version=1000 + zxid, value=value)
     assert isinstance(found.version, Version)
     assert (found.version.life, found.version.number) == (life, number)
 
@@ -51,30 +58,37 @@ def test_values_come_back_with_all_that_a_commit_compares(
 @pytest.mark.parametrize("data", [b"", b"theirs", b"=x", b"\xff=x"])
 def test_what_others_wrote_is_no_record(data: bytes) -> None:
     with pytest.raises(RecordError, match="'vm'"):
-        layout.unpacked("vm", data, SimpleNamespace(mzxid=1, version=0))
+        Layout("n").found("vm", data, SimpleNamespace(mzxid=1, version=0))
 
 
 @given(NAMES, st.none() | st.binary(max_size=50), LIVES, st.integers(0, 2**31))
 def test_wake_ups_come_back(vm: str, value: bytes | None, life: str, number: int) -> None:
-    sent = Wakeup(vm, value, removed=False, life=life, number=number)
-    woken = layout.woken(sent.packed(), 77)
-    assert woken == Woken(vm=vm, version=77, value=value)
+    ours = based(1000)
+    woken = ours.woken(layout.wakeup(vm, value, life, number), 77)
+    assert woken == Woken(vm=vm, version=1077, value=value)
     assert woken is not None
     assert isinstance(woken.version, Version)
     assert (woken.version.life, woken.version.number) == (life, number)
-    removed = sent._replace(value=None, removed=True)
-    assert layout.woken(removed.packed(), 77) == Woken(vm=vm, version=77, value=None)
+    removed = layout.wakeup(vm, None, life, number, removed=True)
+    assert ours.woken(removed, 77) == Woken(vm=vm, version=1077, value=None)
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        *(b"", b"controller host 17", b"life 2:vm", b"life 2 3:vm", b"life 2 2:vm?"),
-        *(b"life 2 1:\xff", b"\xff 2 2:vm", b"life b 2:vm", b"life 2 c:vm"),
+        *(b"", b"controller host 17", b"life 2", b"life 2 vm", b"life 2 vm ?"),
+        *(b"\xff 2 vm ", b"life b vm ", b"controller of mine, pid 7"),
     ],
 )
 def test_other_data_is_no_wake_up(data: bytes) -> None:
-    assert layout.woken(data, 1) is None
+    assert Layout("n").woken(data, 1) is None
+
+
+@pytest.mark.parametrize("data", [b"", b"1", b"3", b"3 x", b"3 -1", b"4 77", b"\xff 77"])
+def test_a_base_of_another_layout_is_not_kept(data: bytes) -> None:
+    ours = based(1000)
+    assert not ours.agreed(data)
+    assert ours.base == 1000
 
 
 def test_a_version_is_a_number_to_everybody_else() -> None:

@@ -109,7 +109,8 @@ def test_promises_by_topology() -> None:
     single, ensemble = backend.promises["single"], backend.promises["ensemble"]
     assert (single.failover, ensemble.failover) == ("none", "quorum")
     assert single.durable
-    assert not single.versions_survive_loss
+    assert single.versions_survive_loss
+    assert not ensemble.versions_survive_loss
 
 
 def test_zookeepers_own_sessions_outlive_ours() -> None:

@@ -20,7 +20,9 @@ from distjob_etcd import rpc_pb2 as rpc
 from distjob_etcd.client.calls import AioCalls, BlockingCalls, Calls
 from distjob_etcd.client.members import (
     AUTHENTICATE,
+    RANGE,
     STATUS,
+    TXN,
     Member,
     Metadata,
     member_of,
@@ -52,6 +54,10 @@ class Cluster:
         """Of the keys, for messages: what the user's role must be allowed to change."""
         self.left: Callable[[Member], None] = lambda _: None
         """Called with a member that did not answer."""
+        self.revision = 0
+        """The latest that a majority has told."""
+        self.fell: Callable[[], None] = lambda: None
+        """Called when a majority has told an earlier one, as one that was restored does."""
         self._calls = calls
         self._world = world
         self._at = 0
@@ -110,10 +116,11 @@ class Cluster:
         until = until or self.until()
         untried, renewed, repeated = len(self.members), False, False
         while True:
-            member, token = self.members[self._at], self._token
+            member, token, known = self.members[self._at], self._token, self.revision
             left = max(until - self._world.monotonic(), _LITTLE)
             share = left / untried
             sent = again or member.trusted or untried == 1
+            answer: Any
             if not sent:
                 answer = await self._look(member, share)
             else:
@@ -122,6 +129,8 @@ class Cluster:
                 answer = await self._calls.call(member, method, request, seconds, words)
             if not isinstance(answer, Failure):
                 member.trusted = True
+                if sent and method in (RANGE, TXN):  # others are answered by one member alone
+                    self._look_back(known, answer.header.revision)
                 if sent:
                     return answer
                 continue
@@ -163,6 +172,21 @@ class Cluster:
     async def close(self) -> None:
         """End what is under way; our own channels are closed."""
         await self._calls.close(self.members)
+
+    def _look_back(self, known: int, revision: int) -> None:
+        """An answer tells a ``revision``; at its sending one was ``known``, by another answer."""
+        if revision >= min(known, self.revision):
+            self.revision = max(self.revision, revision)
+            return
+        log.warning(
+            "etcd at %s has fallen back from revision %d to %d: was it restored from a backup "
+            "while controllers ran? All leases of before are lost",
+            self.name,
+            known,
+            revision,
+        )
+        self.revision = revision
+        self.fell()
 
     async def _look(self, member: Member, seconds: float) -> Failure | None:
         """Why a member that has not answered yet should be given no change; None if it may.

@@ -11,7 +11,6 @@ Nothing is ever sent twice. Knows neither nodes of ours, nor how a client comes 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -213,15 +212,6 @@ def _outcome(answer: Answer) -> Any:
 # -- room -----------------------------------------------------------------------------------------
 
 
-class _Turn:
-    """One who waits for room."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.come = False
-        self.ring: Callable[[], object] = lambda: None
-
-
 class Room:
     """Lets in requests, in the order of their coming, while not too many are under way."""
 
@@ -229,54 +219,57 @@ class Room:
         self._world = world
         self._most = most
         self._taken = 0
+        self._line = 0
+        """How many wait; the first of them has the turn, and is told when there is room."""
+        self._turn = world.lock()
+        self._wanted = 0
+        self._ring: Callable[[], object] = _nobody
         self._lock = threading.Lock()
-        """Held for moments, never over an await."""
-        self._line: deque[_Turn] = deque()
+        """Guards all of it. Held for moments, never over an await."""
 
     async def enter(self, size: int, seconds: float) -> bool:
         """Take room for ``size`` requests; False if there is none within ``seconds``."""
-        with self._lock:
-            if not self._line and self._fits(size):
-                self._taken += size
-                return True
-            turn = _Turn(size)
-            self._line.append(turn)
-        stays = False
+        until = self._world.monotonic() + seconds
+        if self._take(size, first=False):
+            return True
         try:
-            await self._world.answered(partial(self._wait, turn), seconds)
-            stays = True
+            if not await self._turn.take(seconds):
+                return False
+            try:
+                left = until - self._world.monotonic()
+                await self._world.answered(partial(self._wait, size), left)
+                return self._take(size, first=True)  # what is cancelled has taken nothing
+            finally:
+                self._turn.leave()
         finally:
-            come = self._leave_line(turn)
-            if come and not stays:  # cancelled just when it was let in
-                self.leave(size)
-        return come
+            with self._lock:
+                self._line -= 1
 
     def leave(self, size: int = 1) -> None:
         """So many requests were answered. Any thread."""
-        let_in: list[_Turn] = []
         with self._lock:
             self._taken -= size
-            while self._line and self._fits(self._line[0].size):
-                let_in.append(turn := self._line.popleft())
-                self._taken += turn.size
-                turn.come = True
-        for turn in let_in:
-            turn.ring()
+            ring = self._ring if self._fits(self._wanted) else _nobody
+        ring()
+
+    def _take(self, size: int, *, first: bool) -> bool:
+        """Whether there is room, which is taken; if not, and who asks is not the first: line up."""
+        with self._lock:
+            fits = self._fits(size) and (first or not self._line)
+            self._taken += size if fits else 0
+            self._line += not (fits or first)
+            if first:
+                self._ring = _nobody
+            return fits
 
     def _fits(self, size: int) -> bool:
         return not self._taken or self._taken + size <= self._most
 
-    def _wait(self, turn: _Turn, ring: Callable[[], object]) -> None:
+    def _wait(self, size: int, ring: Callable[[], object]) -> None:
         with self._lock:
-            turn.ring = ring
-            come = turn.come
-        if come:
-            ring()
+            self._wanted, self._ring = size, ring
+        self.leave(0)  # there may be room by now
 
-    def _leave_line(self, turn: _Turn) -> bool:
-        with self._lock:
-            if not turn.come:
-                self._line.remove(turn)
-        if not turn.come:
-            self.leave(0)  # a smaller one behind it may fit
-        return turn.come
+
+def _nobody() -> None:
+    """Nobody waits to be rung."""

@@ -21,6 +21,7 @@ from distjob.backend.source import Fault
 from distjob.backend.world import World
 from distjob_zookeeper.client.asking import Asking, Room
 from distjob_zookeeper.client.sockets import Sockets
+from distjob_zookeeper.faults import SHUT_OUT
 
 if TYPE_CHECKING:
     from kazoo.client import KazooClient
@@ -117,11 +118,11 @@ class Connection(Asking):
                 f"({notes.last})",
                 unfit=True,
             )
-        return Fault(
-            f"{self.where}: no connection within {seconds:g} s",
-            "check zookeeper.hosts, and that a majority of the servers is up "
-            f"({notes.last or 'no answer'})",
-        )
+        advice = "check zookeeper.hosts, and that a majority of the servers is up"
+        if notes.last.endswith("socket connection broken"):  # before a word was said
+            advice = SHUT_OUT
+        advice = f"{advice} ({notes.last or 'no answer'})"
+        return Fault(f"{self.where}: no connection within {seconds:g} s", advice)
 
     async def stop(self, *, goodbye: bool) -> None:
         """Let go of the client, for good; ``goodbye``: end its session at once."""

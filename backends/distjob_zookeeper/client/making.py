@@ -15,20 +15,15 @@ from distjob.backend.greenlets import refuse
 from distjob.backend.transport import check_tls_files, tls_context
 from distjob.errors import ConfigError
 from distjob_zookeeper.client.sockets import Notes, Sockets
-from distjob_zookeeper.settings import ZookeeperSettings, taken_apart
-
-Make = Callable[..., KazooClient]
-"""The user's recipe: makes a client, not started, of the keyword arguments that it is given, and
-of others that it adds. A new one each time: it is called again when a session was lost."""
+from distjob_zookeeper.settings import ZookeeperRecipe, ZookeeperSettings, taken_apart
 
 
-def recipe(
-    settings: ZookeeperSettings, seconds: float, make: Make | None = None
-) -> tuple[Callable[[], KazooClient], str]:
+def recipe(settings: ZookeeperSettings, seconds: float) -> tuple[Callable[[], KazooClient], str]:
     """What makes a client, and the chroot. Raises `ConfigError`, without the password.
 
     ``seconds``: how long a server must keep a session.
     """
+    make = (isinstance(settings, ZookeeperRecipe) and settings.make) or KazooClient
     refuse("ZooKeeper", "eventlet")
     hosts, chroot = taken_apart(settings.hosts)
     check_tls_files(settings, "zookeeper", tls=settings.tls, how="set zookeeper.tls as well")
@@ -42,7 +37,7 @@ def recipe(
     def made() -> KazooClient:
         sockets = Sockets(settings.timeout, seconds, tls)
         pauses = KazooRetry(max_tries=-1, delay=0.05, max_delay=1.0, sleep_func=sockets.sleep_func)
-        client = (make or KazooClient)(
+        client = make(
             timeout=seconds, handler=sockets, logger=Notes(), connection_retry=pauses, **options
         )
         if client.handler is not sockets or not isinstance(client.logger, Notes):

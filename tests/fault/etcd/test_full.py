@@ -169,8 +169,8 @@ def told(store: Store, expected: int) -> Reply:
     """The reply of a commit of `MINE` that was refused."""
     source = source_of(store)
     refusal = Failure(StatusCode.RESOURCE_EXHAUSTED, NO_SPACE).fault("here:1", change=True)
-    commit = Commit("vm", expected, MINE, "me", ())
-    return now(full.seen(source.cluster, source._layout, commit, refusal, source.cluster.until()))
+    commit = Commit(source._layout, "vm", expected, MINE, "me", ())
+    return now(full.seen(source.cluster, commit, refusal, source.cluster.until()))
 
 
 def untold(store: Store, expected: int) -> str:
@@ -240,5 +240,5 @@ def test_what_was_removed_leaves_no_trace(
 
 def test_a_history_that_was_compacted(roomy: Store, write: Write, etcd_server: EtcdNode) -> None:
     first, *_, last = write(OTHERS, MINE, OTHERS)
-    etcd_server.cli("compact", str(last))
+    etcd_server.cli("compact", str(last - source_of(roomy)._layout.base))
     assert untold(roomy, first) == "unknown"

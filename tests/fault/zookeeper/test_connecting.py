@@ -196,5 +196,5 @@ def test_what_an_older_distjob_has_left_is_not_touched(
         admin.ensure_path(path)
     admin.create(layout.format, b"1")
     admin.create(layout.vm("vm"), b"=record")
-    refused(ConfigError, f"format 1, .*format 2.*delete {layout.root}", lambda: opened(hosts))
+    refused(ConfigError, f"format 1, .*format 3.*delete {layout.root}", lambda: opened(hosts))
     assert admin.get(layout.vm("vm"))[0] == b"=record"

@@ -9,11 +9,14 @@ import pytest
 from kazoo.client import KazooClient
 from kazoo.security import make_digest_acl
 
-from distjob import AsyncJob, Client, Job
-from distjob.aio import AsyncClient
+import distjob
+import distjob.aio
+from distjob import AsyncJob, Job
+from distjob.config import Settings, backends
 from distjob.errors import ConfigError
+from distjob.store import Store
 from distjob.testing.contract import committed, receive_woken, try_until
-from distjob_zookeeper import ZookeeperSettings, connect, connect_async
+from distjob_zookeeper import ZookeeperRecipe
 from distjob_zookeeper.layout import Layout
 from zookeeper_stores import TTL, kazoo_of, source_of
 
@@ -36,6 +39,17 @@ class Recipe:
 
 
 @pytest.fixture
+def layout(fresh_namespace: str) -> Layout:
+    """Below a node of its own: who makes ``/distjob`` on a new server has that for itself."""
+    return Layout(fresh_namespace, f"/{fresh_namespace}")
+
+
+def connect(hosts: str, namespace: str, make: Any, ttl: float = TTL) -> Store:
+    section = ZookeeperRecipe(hosts=f"{hosts}/{namespace}", timeout=1.0, make=make)
+    return backends.connect("zookeeper", section, namespace, ttl)
+
+
+@pytest.fixture
 def recipe() -> Iterator[Recipe]:
     recipe = Recipe()
     yield recipe
@@ -46,7 +60,7 @@ def recipe() -> Iterator[Recipe]:
 def test_all_is_done_with_the_clients_that_it_makes(
     hosts: str, fresh_namespace: str, recipe: Recipe, admin: KazooClient, layout: Layout
 ) -> None:
-    store = connect(ZookeeperSettings(hosts=hosts), fresh_namespace, TTL, make=recipe)
+    store = connect(hosts, fresh_namespace, recipe)
     assert kazoo_of(store) is recipe.made[0]
     me = store.open_session(TTL, "me")
     version = committed(store, "vm", b"x", me, me)
@@ -58,14 +72,16 @@ def test_all_is_done_with_the_clients_that_it_makes(
 
 
 def test_jobs_on_it(hosts: str, fresh_namespace: str, recipe: Recipe) -> None:
-    settings = ZookeeperSettings(hosts=hosts)
-    store = connect(settings, fresh_namespace, TTL, make=recipe)
-    with Client(store) as jobs, jobs.begin("vm", Job.MODIFY) as lease:
+    section = ZookeeperRecipe(hosts=f"{hosts}/{fresh_namespace}", make=recipe)
+    settings = Settings(backend="zookeeper", namespace=fresh_namespace, section=section)
+    with distjob.connect(settings) as jobs, jobs.begin("vm", Job.MODIFY) as lease:
         assert jobs.status("vm").holders[0].token == lease.token
 
     async def steps() -> None:
-        store = await connect_async(settings, fresh_namespace, TTL, make=recipe)
-        async with AsyncClient(store) as jobs, jobs.begin_async("vm", AsyncJob.BACKUP) as lease:
+        async with (
+            distjob.aio.connect(settings) as jobs,
+            jobs.begin_async("vm", AsyncJob.BACKUP) as lease,
+        ):
             assert lease.token > 0
 
     asyncio.run(steps())
@@ -74,7 +90,7 @@ def test_jobs_on_it(hosts: str, fresh_namespace: str, recipe: Recipe) -> None:
 def test_it_is_asked_again_for_the_next_session(
     hosts: str, fresh_namespace: str, recipe: Recipe
 ) -> None:
-    store = connect(ZookeeperSettings(hosts=hosts, timeout=1.0), fresh_namespace, 1.0, make=recipe)
+    store = connect(hosts, fresh_namespace, recipe, 1.0)
     store.open_session(1.0, "me")
     assert len(recipe.made) == 1
     recipe.made[0].last_zxid = 2**62  # as if the servers had been restored
@@ -94,7 +110,7 @@ def test_one_that_gives_away_a_client_of_its_own(
     if started:
         theirs.start()
     with pytest.raises(ConfigError, match="recipe"):
-        connect(ZookeeperSettings(hosts=hosts), fresh_namespace, TTL, make=lambda **_: theirs)
+        connect(hosts, fresh_namespace, lambda **_: theirs)
     assert theirs.connected is started
     assert not theirs.state_listeners
     theirs.stop()
@@ -110,15 +126,12 @@ def test_one_that_starts_it(hosts: str, fresh_namespace: str) -> None:
         return made[-1]
 
     with pytest.raises(ConfigError, match="must not start"):
-        connect(ZookeeperSettings(hosts=hosts), fresh_namespace, TTL, make=starts)
+        connect(hosts, fresh_namespace, starts)
     made[0].stop()
     made[0].close()
 
 
 def test_settings_that_do_not_go_with_the_ttl(recipe: Recipe) -> None:
-    settings = ZookeeperSettings(hosts="a", timeout=2.0)
     with pytest.raises(ConfigError, match=r"zookeeper\.timeout: must be at most session\.ttl"):
-        connect(settings, "default", 1.0, make=recipe)
-    with pytest.raises(ConfigError, match=r"zookeeper\.timeout"):
-        asyncio.run(connect_async(settings, "default", 1.0, make=recipe))
+        connect("a", "default", recipe, 0.5)
     assert recipe.made == []
