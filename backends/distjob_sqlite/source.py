@@ -18,6 +18,7 @@ Decides what each verb does to the rows. How the file is opened, locked and foun
 from __future__ import annotations
 
 import secrets
+import sqlite3
 from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ from distjob.backend.source import Feed
 from distjob.backend.world import World
 from distjob.errors import ConfigError
 from distjob.store import ABSENT, Committed, Gone, Reply, Settled, Stale, Versioned
+from distjob_sqlite import bell
 from distjob_sqlite.database import Database
 from distjob_sqlite.faults import broken
 from distjob_sqlite.feed import SqliteFeed, text
@@ -38,6 +40,7 @@ _VALUES, _SESSIONS = "values", "sessions"
 """Lanes: a crowd's commits must not hold up a renewal."""
 _PAGE = 200
 
+_DEAD = "SELECT id FROM session WHERE boot <> ? OR deadline <= ?"
 _PURGE = "DELETE FROM session WHERE boot <> ? OR deadline <= ?"
 _STATE = """
     SELECT EXISTS (SELECT 1 FROM session WHERE id = ? AND boot = ? AND deadline > ?),
@@ -106,12 +109,13 @@ class SqliteSource:
         def insert() -> None:
             with self.database.transaction() as sql:
                 now = clock.monotonic()
-                sql.execute(_PURGE, (self._boot, now))
+                dead = self._purge(sql, now)
                 sql.execute(
                     "INSERT INTO session (id, namespace, owner, boot, ttl, deadline)"
                     " VALUES (?, ?, ?, ?, ?, ?)",
                     (session, self._namespace, owner, self._boot, ttl, now + ttl),
                 )
+            bell.clear(self.database.path, dead)
 
         await self._world.aside(insert, lane=_SESSIONS)
         self._settling.begin(session)
@@ -122,7 +126,7 @@ class SqliteSource:
         def update() -> bool:
             with self.database.transaction() as sql:
                 now = clock.monotonic()
-                sql.execute(_PURGE, (self._boot, now))
+                dead = self._purge(sql, now)
                 renewed = sql.execute(
                     "UPDATE session SET deadline = ? + ttl WHERE id = ?", (now, session)
                 ).rowcount
@@ -130,12 +134,20 @@ class SqliteSource:
                     "DELETE FROM mail WHERE session = ? AND version <= ?",
                     (session, self._feed.taken(session)),
                 )
+            bell.clear(self.database.path, dead)
             return bool(renewed)
 
         alive = await self._world.aside(update, lane=_SESSIONS)
         if not alive:
             self._forget(session)
         return alive
+
+    def _purge(self, sql: sqlite3.Connection, now: float) -> list[str]:
+        """Delete the sessions that have ended, which are returned."""
+        dead = [row[0] for row in sql.execute(_DEAD, (self._boot, now))]
+        if dead:
+            sql.execute(_PURGE, (self._boot, now))
+        return dead
 
     async def end(self, session: str) -> None:
         def delete() -> None:
@@ -225,6 +237,7 @@ class SqliteSource:
                     "DELETE FROM record WHERE namespace = ? AND vm = ?", (self._namespace, name)
                 )
             sql.execute("UPDATE meta SET version = ?", (version,))
+        bell.ring(self.database.path, wake)  # not before the mail can be read
         return Committed(version=version)
 
     async def scan(self) -> AsyncIterator[tuple[str, Versioned]]:
