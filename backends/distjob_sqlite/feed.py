@@ -1,9 +1,11 @@
 """Mail in the file: who looks when, since SQLite tells nobody of a change.
 
-It says in microseconds whether there was one (PRAGMA data_version). It is asked every millisecond
-while things happen, down to 40 times a second when all is quiet: the pause is a twentieth of the
-time since the last change. Rows stay until a renewal after they were taken: looking never writes,
-and an error on the way loses nothing, which is why nothing is ever missed here.
+Who sends mail rings the receiver's bell (see `bell`), and the receiver sleeps on it, looking twice
+a second all the same. Where no bell could be hung up, or mail was found without a ring, it asks
+the file whether it has changed (PRAGMA data_version, microseconds): every millisecond while things
+happen, down to 40 times a second when all is quiet, as the pause is a twentieth of the time since
+the last change. Rows stay until a renewal after they were taken: looking never writes, and an error
+on the way loses nothing, which is why nothing is ever missed here.
 """
 
 from __future__ import annotations
@@ -13,11 +15,16 @@ from collections.abc import Sequence
 
 from distjob.backend.world import World
 from distjob.store import ABSENT, Event, Woken
+from distjob_sqlite.bell import Bell
 from distjob_sqlite.database import Database
 from distjob_sqlite.faults import broken
 
 _FASTEST, _SLOWEST = 0.001, 0.025
-"""Seconds between two looks."""
+"""Seconds between two looks without a bell."""
+_ASLEEP = 0.5
+"""The same with one."""
+_RINGS_NOT = 3
+"""So often mail has to come without a ring: somebody rings no bells."""
 _LANE = "mail"
 
 _MAIL = """
@@ -43,6 +50,9 @@ class SqliteFeed:
         """Guards what follows; it is held for moments."""
         self._taken: dict[str, int] = {}
         """By session: all its mail up to this version was taken."""
+        self._bells: dict[str, Bell] = {}
+        self._unrung = 0
+        """How often mail came without a ring, which may be on its way still."""
         self._change: tuple[int, int] | None = None
         """The last one that was looked at."""
         self._changed_at = world.monotonic()
@@ -53,11 +63,14 @@ class SqliteFeed:
         """Take the mail of ``session``, which nobody knows of yet."""
         with self._lock:
             self._taken[session] = ABSENT
+            self._bells[session] = Bell(self._database.path, session)
 
     def deafen(self, session: str) -> None:
         """``session`` has ended."""
         with self._lock:
             self._taken.pop(session, None)
+            if (bell := self._bells.pop(session, None)) is not None:
+                bell.take_down()
 
     def taken(self, session: str) -> int:
         """All mail of ``session`` up to this version need not be kept."""
@@ -71,6 +84,8 @@ class SqliteFeed:
         return False
 
     async def take(self) -> Sequence[tuple[str, Event]]:
+        with self._lock:
+            rung = any([bell.rung() for bell in self._bells.values()])  # noqa: C419  empties all
         change, mail = await self._world.aside(self._look, lane=_LANE)
         if change != self._change:
             self._change, self._changed_at = change, self._world.monotonic()
@@ -78,15 +93,21 @@ class SqliteFeed:
             for session, woken in mail:
                 if session in self._taken:
                     self._taken[session] = woken.version
+        if bool(mail) is not rung and self._unrung < _RINGS_NOT:
+            self._unrung = max(0, self._unrung + (-1 if rung else 1))
         return mail
 
     async def prod(self) -> None:
         """Each look is answered."""
 
     def when_readable(self) -> int | None:
-        return None
+        """The bell of the newest session; those before it have ended, or end unheard."""
+        bells = list(self._bells.values())
+        return bells[-1].number if bells else None
 
     def pause(self) -> float:
+        if self.when_readable() is not None and self._unrung < _RINGS_NOT:
+            return _ASLEEP
         quiet = self._world.monotonic() - self._changed_at
         return min(max(quiet / 20, _FASTEST), _SLOWEST)
 
@@ -95,6 +116,10 @@ class SqliteFeed:
 
     async def let_go(self) -> None:
         """Close the connection for good."""
+        with self._lock:
+            for bell in self._bells.values():
+                bell.take_down()
+            self._bells.clear()
         await self._world.aside(self._database.close, lane=_LANE)
 
     def _look(self) -> tuple[tuple[int, int], list[tuple[str, Woken]]]:

@@ -29,6 +29,7 @@ from distjob.backend.source import Feed
 from distjob.backend.world import World
 from distjob.errors import ConfigError
 from distjob.store import ABSENT, Committed, Gone, Reply, Settled, Stale, Versioned
+from distjob_sqlite import bell
 from distjob_sqlite.database import Database
 from distjob_sqlite.elsewhere import Elsewhere, clock_name
 from distjob_sqlite.faults import broken
@@ -41,6 +42,7 @@ _VALUES, _SESSIONS = "values", "sessions"
 """Lanes: a crowd's commits must not hold up a renewal."""
 _PAGE = 200
 
+_DEAD = "SELECT id FROM session WHERE boot = ? AND deadline <= ?"
 _PURGE = "DELETE FROM session WHERE boot = ? AND deadline <= ?"
 _STATE = """
     SELECT EXISTS (SELECT 1 FROM session WHERE id = ? AND boot = ? AND deadline > ?),
@@ -110,12 +112,13 @@ class SqliteSource:
         def insert() -> None:
             with self.database.transaction() as sql:
                 now = clock.monotonic()
-                self._purge(sql, now)
+                dead = self._purge(sql, now)
                 sql.execute(
                     "INSERT INTO session (id, namespace, owner, boot, ttl, deadline)"
                     " VALUES (?, ?, ?, ?, ?, ?)",
                     (session, self._namespace, owner, self._ours, ttl, now + ttl),
                 )
+            bell.clear(self.database.path, dead)
 
         await self._world.aside(insert, lane=_SESSIONS)
         self._settling.begin(session)
@@ -126,7 +129,7 @@ class SqliteSource:
         def update() -> bool:
             with self.database.transaction() as sql:
                 now = clock.monotonic()
-                self._purge(sql, now)
+                dead = self._purge(sql, now)
                 renewed = sql.execute(
                     "UPDATE session SET deadline = ? + ttl WHERE id = ? AND boot = ?",
                     (now, session, self._ours),
@@ -135,6 +138,7 @@ class SqliteSource:
                     "DELETE FROM mail WHERE session = ? AND version <= ?",
                     (session, self._feed.taken(session)),
                 )
+            bell.clear(self.database.path, dead)
             return bool(renewed)
 
         alive = await self._world.aside(update, lane=_SESSIONS)
@@ -171,16 +175,20 @@ class SqliteSource:
             if left := self._elsewhere.remaining(session, ttl, deadline):
                 return left
             with self.database.transaction() as sql:  # so that it is never renewed any more
-                self._elsewhere.purge(sql)
+                dead = self._elsewhere.purge(sql)
+            bell.clear(self.database.path, dead)
             return ask(session)
 
         return await self._world.aside(
             lambda: {session: ask(session) for session in sessions}, lane=_SESSIONS
         )
 
-    def _purge(self, sql: sqlite3.Connection, now: float) -> None:
-        sql.execute(_PURGE, (self._ours, now))
-        self._elsewhere.purge(sql)
+    def _purge(self, sql: sqlite3.Connection, now: float) -> list[str]:
+        """Delete the sessions that have ended, which are returned."""
+        dead = [row[0] for row in sql.execute(_DEAD, (self._ours, now))]
+        if dead:
+            sql.execute(_PURGE, (self._ours, now))
+        return dead + self._elsewhere.purge(sql)
 
     def _forget(self, session: str) -> None:
         self._feed.deafen(session)
@@ -246,6 +254,7 @@ class SqliteSource:
                     "DELETE FROM record WHERE namespace = ? AND vm = ?", (self._namespace, name)
                 )
             sql.execute("UPDATE meta SET version = ?", (version,))
+        bell.ring(self.database.path, wake)  # not before the mail can be read
         return Committed(version=version)
 
     async def scan(self) -> AsyncIterator[tuple[str, Versioned]]:

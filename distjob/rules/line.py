@@ -15,8 +15,10 @@ from collections.abc import Iterator
 from distjob.rules.record import JobRecord
 from distjob.rules.ticket import Holder, Ticket
 
-SHORT = 16
-"""A line of so many is short: that the holder's end is not refused is worth a message from each."""
+SHORT = 64
+"""A line of so many is short: that the holder's end is not refused is worth a message from each,
+which holds what a refusal would.
+"""
 
 
 def watched(record: JobRecord, ticket_id: str) -> frozenset[str]:

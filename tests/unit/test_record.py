@@ -298,6 +298,17 @@ def test_a_commit_wakes_whom_it_concerns():
     assert woken(held, held.end(holder.id, wall=0.0), "s1") == set()
 
 
+def test_a_holder_is_told_of_a_crowd_of_processes_and_not_of_a_herd():
+    record = granted(JobRecord(), ticket(Job.QUERY, "holder"))
+    told = []
+    for number in range(SHORT + 2):
+        longer = waiting(record, ticket(Job.QUERY, f"s{number}"))
+        told.append(woken(record, longer, f"s{number}") == {"holder"})
+        record = longer
+    assert SHORT >= 40
+    assert told == [True] * SHORT + [False] * 2
+
+
 def test_holders_are_not_told_of_each_newcomer_to_a_long_line():
     record = granted(JobRecord(), ticket(Job.QUERY, "s1"))
     for number in range(2 * SHORT):
