@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from distjob.errors import BackendUnavailable, DistjobError, OutcomeUnknown
 from distjob.protocol import held as holding
 from distjob.protocol import outside, owner
-from distjob.protocol.change import GRACE, adopt, begin, begin_now
+from distjob.protocol.begin import adopt, begin, begin_now
+from distjob.protocol.change import GRACE
 from distjob.protocol.closing import close
 from distjob.protocol.effects import Op, Wait, ask
 from distjob.protocol.hands import call_users, make_calls, work
