@@ -128,8 +128,8 @@ class _Attempt:
         self.settled = False
 
     def run(self) -> Op[HeldJob]:
-        if self.adopts:
-            self.me.heirs.add((self.vm, self.ticket.id))
+        key = self.vm, self.ticket.id
+        self.me.asking[key] = self.adopts
         try:
             view = yield from self.get_in()
             self.settled = True
@@ -153,7 +153,7 @@ class _Attempt:
             raise
         finally:
             self.me.dismiss(self.vm, self.ticket.id)
-            self.me.heirs.discard((self.vm, self.ticket.id))
+            self.me.asking.pop(key, None)
             if self.told_waiting and not self.settled:
                 self.tell_given_up()
         return self.outcome(view)

@@ -14,7 +14,7 @@ from distjob.errors import BackendUnavailable, ClientClosed
 from distjob.hooks import Fate
 from distjob.protocol.effects import Commit, Interrupt, Op, Read, Signal, Wait, ask
 from distjob.protocol.parts import IDLE, Session, View
-from distjob.protocol.state import ClientState
+from distjob.protocol.state import HANDS, ClientState
 from distjob.protocol.tries import Tries, settle
 from distjob.rules.async_job import detach
 from distjob.rules.codec import decode, encode
@@ -139,7 +139,7 @@ def _change(
             return Changed(view, found, made=True, unheard=tries.unheard)
         if isinstance(reply, Stale):
             view, certain = View(reply.version, decode(vm, reply.version, reply.value)), True
-            me.saw(vm, view)
+            yield from saw(me, vm, view)
             overtaken = yield from tries.collided(len(view.record.queue))
         elif isinstance(reply, Settled):
             continue  # by another task of this session; nothing was changed
@@ -178,5 +178,13 @@ def look(me: ClientState, vm: str) -> Op[View]:
     """Read ``vm``'s record. Raises BackendUnavailable, RecordError."""
     read = yield from ask(Read(vm))
     view = View(read.version, decode(vm, read.version, read.value))
-    me.saw(vm, view)
+    yield from saw(me, vm, view)
     return view
+
+
+def saw(me: ClientState, vm: str, view: View) -> Op[None]:
+    """Keep what the store has answered; if it leaves something to hands that listen, rouse them."""
+    me.saw(vm, view)
+    if me.hurry and me.receiver is HANDS:
+        me.hurry = False
+        yield from ask(Interrupt())

@@ -10,6 +10,7 @@ from __future__ import annotations
 from distjob.errors import BackendUnavailable, ClientClosed, OutcomeUnknown, RecordError
 from distjob.protocol.change import SessionEnded, change, dropping, look, lose
 from distjob.protocol.effects import Call, Op, Receive, Report, Wait, ask
+from distjob.protocol.hearing import hear
 from distjob.protocol.owner import say_progress
 from distjob.protocol.parts import Leftover, Session
 from distjob.protocol.state import HANDS, ClientState
@@ -24,6 +25,7 @@ def work(me: ClientState) -> Op[None]:
     """Until the client closes."""
     while not me.closing:
         me.stir.clear()
+        me.hurry = False
         try:
             if me.session is None:
                 yield from ask(Wait(me.ttl, me.stir))
@@ -32,7 +34,7 @@ def work(me: ClientState) -> Op[None]:
         except Exception as error:  # noqa: BLE001  whatever it is, the other chores are to be done
             if not isinstance(error, EXPECTED):
                 yield from ask(Report("a chore in the background", error))
-                me.hear(Missed())  # a message that was being heard is lost
+                hear(me, Missed())  # a message that was being heard is lost
             yield from ask(Wait(me.ttl / 20, me.stir))
 
 
@@ -61,7 +63,7 @@ def _listen(me: ClientState, session: Session, seconds: float) -> Op[None]:
     me.unread = False
     try:
         for event in (yield from ask(Receive(session.id, seconds))):
-            me.hear(event)
+            hear(me, event)
     finally:
         me.receiver = None
         if me.waiters:

@@ -73,6 +73,8 @@ def let_go(me: ClientState, held: HeldJob, finish: Edit[R], *, gives_back: bool)
     claim(me, held)
     session, ticket = held.session, held.ticket
     held.ended, held.gives_back = True, gives_back
+    if gives_back:
+        session.given_back.append(ticket.id)
     held.callbacks = ()  # from here on the caller itself is told
     until = min(me.clock.monotonic() + me.ttl / 2, session.deadline)
     try:

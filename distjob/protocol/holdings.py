@@ -88,9 +88,12 @@ class Holdings:
                 held.stir()
                 self.due.set()
 
-    def suspect(self, vm: str) -> None:
-        """Let the hands read what became of what is held there."""
-        if vm in self.by_vm:
+    def suspect(self, vm: str, *, seen: bool = True) -> None:
+        """Let the hands read what became of what is held there.
+
+        Not ``seen``: nobody knows to have anything there, and this session was told of it.
+        """
+        if vm in self.by_vm or not seen:
             self.suspects.add(vm)
             self._stir.set()
 

@@ -5,6 +5,7 @@ Plain state; who changes it, and when, is the controller's and the operations'.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -48,8 +49,8 @@ class Session:
     """
 
     __slots__ = (
-        *("_count", "alive", "deadline", "doubted", "doubts", "how", "id", "next_beat"),
-        *("trouble", "ttl", "why"),
+        *("_count", "alive", "deadline", "doubted", "doubts", "given_back", "how", "id"),
+        *("next_beat", "trouble", "ttl", "why"),
     )
 
     def __init__(self, session_id: str, ttl: float, sent: float) -> None:
@@ -67,6 +68,8 @@ class Session:
         """
         self.doubted = 0
         """How many were in doubt until now."""
+        self.given_back: deque[str] = deque(maxlen=1000)
+        """Tickets that were detached last: if the store loses that, they are detached again."""
         self._count = 0
         self.renewed(sent)
 

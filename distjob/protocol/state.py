@@ -10,18 +10,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from distjob.errors import ClientClosed, RecordError
+from distjob.errors import ClientClosed
 from distjob.hooks import How
 from distjob.protocol.effects import Clock, Signal
 from distjob.protocol.holdings import Holdings
 from distjob.protocol.parts import IDLE, Leftover, Session, View, Waiter, Wish
-from distjob.rules.codec import decode
-from distjob.rules.line import stirred, watched
+from distjob.rules.line import stirred
+from distjob.rules.record import JobRecord
 from distjob.rules.ticket import Owner, Ticket
-from distjob.store import ABSENT, Ended, Event, Missed, Woken
+from distjob.store import ABSENT
 
 HANDS = object()
 """The hands, as receiver."""
+REMEMBERED = 1000
+"""VMs of which it is remembered when this session left them: what is under way is of the last."""
 CLOSED = "this client is closed: connect anew"
 
 
@@ -43,16 +45,19 @@ class ClientState:
     closing     `close`                               what is under way while the client closes
     over        the shells, with the store            errors of a closed store are no outage
     views       `saw`, closing                        the next commit starts from what was seen
-    out_at      `saw`, `dismiss`                      a reply that is overtaken by a later one, of
-                                                      a record that this session stands in no more
+    out_at      `saw`                                 a reply, or a message, that is overtaken, of a
+                                                      record that this session stands in no more
     waiters     `enroll`, `dismiss`                   a wake-up that comes before the reply to the
                                                       commit that got in line
     receiver    waiters and hands, while they listen  two of one client receive at a time
     turns       `my_turn`, `given_up`, `next_turn`    operations of one client collide on a VM
-    early       `hear`, begin, heart                  a wake-up that comes before the reply to the
+    early       hearing, begin, heart                  a wake-up that comes before the reply to the
                                                       commit that granted the job
     leftovers   `leave`, hands, begin                 a cancellation that is cancelled
-    heirs       adoptions, while under way            the client closes before they return
+    hurry       `saw`, hands                          somebody sees what the hands, which listen,
+                                                      have to do
+    asking      begins, while under way               the client closes before they return; what it
+                                                      sees in a record is theirs, or nobody's
     holdings    see `Holdings`                        a job is lost while it is being ended
     ==========  ====================================  =============================================
     """
@@ -92,7 +97,7 @@ class ClientState:
         self.views: dict[str, View] = {}
         """The records that this session stands in, as last seen."""
         self.out_at: dict[str, int] = {}
-        """Of VMs with waiters: the version at which this session stood in the record no more."""
+        """Of the VMs last seen so: at which version this session stood in the record no more."""
         self.waiters: dict[str, dict[str, Waiter]] = {}
         self.receiver: Waiter | object | None = None
         """Who receives the session's messages, for all: a waiter, or `HANDS`."""
@@ -102,8 +107,10 @@ class ClientState:
         """VMs that were being changed: the version of a wake-up that came before the reply."""
         self.leftovers: dict[tuple[str, str], Leftover] = {}
         """Tickets (VM, id) to be taken out of the record: nobody has them any more."""
-        self.heirs: set[tuple[str, str]] = set()
-        """Tickets (VM, id) of adoptions under way: if the client closes, the job is given back."""
+        self.hurry = False
+        """There are leftovers of which the hands, if they listen, do not know."""
+        self.asking: dict[tuple[str, str], bool] = {}
+        """Tickets (VM, id) of begins under way; True: an adoption, given back if it closes."""
         self.holdings = Holdings(clock, self.stir, signal(), hooked=hooked)
         """What this session holds."""
 
@@ -125,6 +132,7 @@ class ClientState:
             self.session = None
             self.holdings.lose_all(why, how)
             self.views.clear()
+            self.out_at.clear()
             self.leftovers.clear()
             if not self.closing:
                 self.ready.clear()
@@ -184,7 +192,6 @@ class ClientState:
         gone = here.pop(ticket_id, None)
         if not here:
             del self.waiters[vm]
-            self.out_at.pop(vm, None)
         elif gone is not None and gone.missed:
             self.look_again(vm)
         self.let_receive()
@@ -246,51 +253,42 @@ class ClientState:
         ``version``: of the commit that removed the record, which `IDLE` does not say.
         """
         old = self.views.get(vm, IDLE)
-        if ABSENT < view.version <= max(old.version, self.out_at.get(vm, ABSENT)):
+        out_at = self.out_at.get(vm, ABSENT) if vm in self.waiters else ABSENT
+        if ABSENT < view.version <= max(old.version, out_at):
             return  # a reply that was overtaken
         if self.session is not None and view.record.names(self.session.id):
             self.views[vm] = view
-        elif old is not IDLE:
-            del self.views[vm]
+            self.disown(vm, view.record)
+        else:
+            self.views.pop(vm, None)
+            self._out(vm, max(version, view.version, old.version))
         if vm in self.holdings.by_vm and (at := max(version, view.version)):
             self.holdings.judge(vm, view.record, at)
         if here := self.waiters.get(vm):
-            if vm not in self.views:
-                self.out_at[vm] = max(version, view.version, old.version)
             still = {ticket.id for ticket in view.record.queue}
             moved = {ticket.id for ticket in stirred(old.record, view.record)}
             for waiter in here.values():
                 if waiter.ticket_id in moved or waiter.ticket_id not in still:
                     waiter.wake()
 
-    def hear(self, event: Event) -> None:
-        """A message of the store. Only a hint: what it says is checked by the next commit."""
-        match event:
-            case Woken(vm, version, value):
-                self._woken(vm, version, value)
-            case Ended(session):
-                for vm, here in self.waiters.items():
-                    record = self.views.get(vm, IDLE).record
-                    for ticket_id, waiter in here.items():
-                        if record.waits(ticket_id) and session in watched(record, ticket_id):
-                            waiter.doubt()
-            case Missed():
-                for vm, here in self.waiters.items():
-                    self.look_again(vm)
-                    for waiter in here.values():
-                        waiter.doubt()  # an `Ended` may be lost, too
-                self.holdings.suspect_all()
+    def disown(self, vm: str, record: JobRecord) -> None:
+        """Leave to the hands what this session has in ``record`` and nobody here asks for or holds.
 
-    def _woken(self, vm: str, version: int, value: bytes | None) -> None:
-        if vm in self.turns:
-            self.early[vm] = version
-        here = self.waiters.get(vm, {})
-        try:
-            if value is not None and (here or vm in self.views):
-                self.saw(vm, View(version, decode(vm, version, value)))
-                return
-        except RecordError:
-            pass  # whoever waits reads it again, and raises
-        if vm not in self.views or self.views[vm].version < version:
-            self.look_again(vm)
-            self.holdings.suspect(vm)
+        A store that has lost an acknowledged end, or was sent a commit twice, brings it back.
+        """
+        session = self.session
+        if session is None:
+            return
+        here = self.holdings.by_vm.get(vm, {})
+        for ticket in record.of(session.id):
+            key = vm, ticket.id
+            if ticket.id not in here and key not in self.asking and key not in self.leftovers:
+                self.leave(vm, ticket.id, gives_back=ticket.id in session.given_back)
+                self.hurry = True
+
+    def _out(self, vm: str, version: int) -> None:
+        self.out_at.pop(vm, None)
+        if version > ABSENT:
+            self.out_at[vm] = version
+        if len(self.out_at) > REMEMBERED:
+            del self.out_at[next(iter(self.out_at))]

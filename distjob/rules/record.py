@@ -114,6 +114,11 @@ class JobRecord(
                 return True
         return bool(self.queue) and any(ticket.session == session for ticket in self.queue)
 
+    def of(self, session: str) -> list[Ticket]:
+        """The tickets by which this session holds or waits; one that holds two slots is one."""
+        held = {h.ticket.id: h.ticket for h in self.owners() if h.ticket.session == session}
+        return [*held.values(), *(ticket for ticket in self.queue if ticket.session == session)]
+
     def just_let_in(self, ticket: Ticket, parent: str) -> bool:
         """Whether it is a step of that async job which has its slot by the commit being made."""
         if ticket.parent != parent or self.sync is None:

@@ -125,7 +125,7 @@ FOUND = (
         "an adoption under way while the client closes",
         "clocks",
         129,
-        (("closing.py", "    nobodys.update(dict.fromkeys(me.heirs, True))\n", ""),),
+        (("closing.py", "{key: True for key, adopts in me.asking.items() if adopts}", "{}"),),
     ),
     Found(
         "an end of a session that is not heard of during an outage",
@@ -133,7 +133,7 @@ FOUND = (
         1775,
         (
             (
-                "state.py",
+                "hearing.py",
                 "waiter.doubt()  # an `Ended`",
                 "pass  #",
             ),

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from distjob.errors import RecordError
-from distjob.protocol import begin, change, closing, hands, outside, owner, state, waiting
+from distjob.protocol import begin, change, closing, hands, hearing, outside, owner, state, waiting
 from distjob.protocol import held as holding
 from distjob.protocol.effects import ask
 from distjob.protocol.holdings import Holdings
@@ -222,7 +222,7 @@ def sessions_left_open(patch: Patch) -> None:
 def idle_records_kept(patch: Patch) -> None:
     patch.setattr(change, "encode", lambda record: encode(record) or b"distjob/1 a3e3e2f1 {}")
     patch.setattr(change, "decode", _lenient)
-    patch.setattr(state, "decode", _lenient)
+    patch.setattr(hearing, "decode", _lenient)
 
 
 def _lenient(vm: str, version: int, value: bytes | None) -> JobRecord:

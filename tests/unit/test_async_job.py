@@ -12,6 +12,7 @@ from distjob import clock
 from distjob.protocol.begin import begin
 from distjob.protocol.effects import Read
 from distjob.protocol.hands import work
+from distjob.protocol.hearing import hear
 from distjob.protocol.parts import Wish
 from distjob.protocol.state import ClientState
 from distjob.rules.async_job import adopt, amend, detach, request_abort
@@ -240,7 +241,7 @@ def test_what_overtakes_the_reply_to_begin_is_looked_for(taken):
     op = begin(me, "vm", Wish("api", job=Job.ASYNC, kind=AsyncJob.BACKUP), 1.0)
     granted = decode("vm", 5, next(op).value)
     asked = request_abort(granted, ABORT)
-    me.hear(Woken(vm="vm", version=6, value=None if taken else encode(asked)))
+    hear(me, Woken(vm="vm", version=6, value=None if taken else encode(asked)))
     with pytest.raises(StopIteration) as done:
         op.send(Committed(version=5))
     held = done.value.value
