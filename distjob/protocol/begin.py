@@ -13,23 +13,20 @@ from distjob.errors import (
     ClientClosed,
     JobTimeout,
     LeaseLost,
-    NotOwner,
     OutcomeUnknown,
-    QueueFull,
     RecordError,
-    WrongJob,
 )
-from distjob.hooks import Begun, GaveUp, Refused, TimedOut, Waiting
+from distjob.hooks import Begun, GaveUp, TimedOut, Waiting
 from distjob.protocol.change import NOBODY, SessionEnded, change, dropping, lose
 from distjob.protocol.effects import Op, Wait, ask
 from distjob.protocol.parts import HeldJob, Session, View, Wish
+from distjob.protocol.refusing import refuse, refuse_heir, unknown
 from distjob.protocol.state import ClientState
 from distjob.protocol.waiting import probe, wait_in_line
 from distjob.rules import async_job
 from distjob.rules.fence import fence_of
-from distjob.rules.jobs import OnOwnerLoss
 from distjob.rules.record import JobRecord, Verdict
-from distjob.rules.words import full_text, job_name, libvirt_text, timeout_text, unadoptable_text
+from distjob.rules.words import job_name, libvirt_text, timeout_text
 from distjob.store import ABSENT
 
 GRACE = 1.0
@@ -99,7 +96,7 @@ class _Attempt:
     """One ticket's way, with one session."""
 
     __slots__ = (
-        *("adopts", "in_line", "me", "session", "settled", "started", "ticket"),
+        *("adopts", "confirming", "in_line", "me", "session", "settled", "started", "ticket"),
         *("told_waiting", "until", "verdict", "vm", "wait"),
     )
 
@@ -122,7 +119,7 @@ class _Attempt:
         self.started = started
         self.until = started + (GRACE if wait is None else wait)
         self.verdict = Verdict.BUSY
-        self.in_line = False
+        self.in_line = self.confirming = False
         self.told_waiting = False
         """The hooks will be told how it came out."""
         self.settled = False
@@ -134,20 +131,22 @@ class _Attempt:
             view = yield from self.get_in()
             self.settled = True
         except (SessionEnded, ClientClosed, JobTimeout):
+            if self.confirming:  # it may be an orphan now
+                self.leave()
             raise  # the ticket is void, or was taken out
         except GeneratorExit:
-            self.me.leave(self.vm, self.ticket.id, gives_back=self.adopts)
+            self.leave()
             raise
         except (BackendUnavailable, RecordError) as error:
-            if not self.in_line:
+            if not (self.in_line or self.confirming):
                 raise  # nothing was changed
             yield from self.abandon()
             if isinstance(error, RecordError):
                 raise
-            raise self.unknown(error) from error
+            raise unknown(self.me, self.vm, self.ticket, error) from error
         except OutcomeUnknown as error:
             yield from self.abandon()
-            raise self.unknown(error) from error
+            raise unknown(self.me, self.vm, self.ticket, error) from error
         except BaseException:  # a cancelled begin leaves nothing behind
             yield from self.abandon()
             raise
@@ -175,6 +174,8 @@ class _Attempt:
                 self.verdict = Verdict.GRANTED
             else:  # taken out by a hand from outside, or its async job has ended
                 view = yield from self.ask_for_it()
+        if self.verdict is Verdict.GRANTED and self.ticket.stays:
+            view = yield from self.confirm(view)
         if self.verdict is Verdict.GRANTED and not self.session.holds(self.me.clock.monotonic()):
             raise SessionEnded  # the grant came too late to be of use
         return view
@@ -218,6 +219,17 @@ class _Attempt:
             if not ended:
                 return changed.view
 
+    def confirm(self, granted: View) -> Op[View]:
+        """Make it outlive its owner, by a commit of that owner, who is there to have it."""
+        self.confirming = True
+        until = max(self.until, self.me.clock.monotonic() + GRACE)
+        changed = yield from change(self.me, self.session, self.vm, self.sure, until=until)
+        taken = changed.view.record.owned(self.ticket.id) is None  # whoever holds it will be told
+        return granted if taken else changed.view
+
+    def sure(self, record: JobRecord) -> tuple[JobRecord, None]:
+        return async_job.confirm(record, self.ticket.id), None
+
     def give_up(self, waited_in: JobRecord) -> Op[View]:
         """The deadline has passed: withdraw, unless the job was granted at the last moment.
 
@@ -250,7 +262,7 @@ class _Attempt:
 
         drop = dropping(self.me, self.ticket.id, gives_back=self.adopts)
         until = self.me.clock.monotonic() + GRACE
-        self.me.leave(self.vm, self.ticket.id, gives_back=self.adopts)  # for a second Ctrl-C
+        self.leave()  # for a second Ctrl-C
         try:
             yield from change(self.me, self.session, self.vm, drop, until=until)
         except SessionEnded:
@@ -259,6 +271,11 @@ class _Attempt:
             pass  # it stays among the leftovers
         else:
             self.me.leftovers.pop((self.vm, self.ticket.id), None)
+
+    def leave(self) -> None:
+        """Let the hands take the ticket out."""
+        outlives = self.ticket.stays
+        self.me.leave(self.vm, self.ticket.id, gives_back=self.adopts, outlives=outlives)
 
     def outcome(self, view: View) -> HeldJob:
         holder = view.record.holder_of(self.ticket.id)
@@ -282,39 +299,9 @@ class _Attempt:
         self.me.holdings.tell(GaveUp(vm=self.vm, job=self.name, waited=self.waited))
 
     def refuse(self, record: JobRecord) -> NoReturn:
-        name = self.name
         if self.verdict is Verdict.BUSY:
             raise Busy
         if self.told_waiting:
             self.tell_given_up()
-        if self.adopts:
-            text = unadoptable_text(self.vm, record, self.ticket, self.me.clock.wall())
-            raise (NotOwner if self.verdict is Verdict.NOT_OWNER else WrongJob)(text)
-        if self.verdict is Verdict.FULL:
-            limit, wall = self.me.max_queued, self.me.clock.wall()
-            self.me.holdings.tell(Refused(vm=self.vm, job=name, depth=record.count()))
-            raise QueueFull(
-                full_text(self.vm, record, self.ticket, limit, wall),
-                vm=self.vm,
-                job=name,
-                blockers=tuple(holder for _, holder in record.blockers(self.ticket)),
-                libvirt_text=libvirt_text(record, self.ticket, full=True),
-            )
-        if self.verdict is Verdict.WRONG_JOB:
-            running = record.async_.ticket if record.async_ else self.ticket
-            raise WrongJob(f"VM {self.vm!r}: {name}: the {job_name(running)} job runs")
-        raise NotOwner(f"VM {self.vm!r}: {name}: that async job is not (any more) yours")
-
-    def unknown(self, error: Exception) -> OutcomeUnknown:
-        stays = self.ticket.on_owner_loss is OnOwnerLoss.ORPHAN
-        at_last = (
-            "or stays as an orphan if this session ends before that"
-            if stays
-            else f"at the latest within {self.me.ttl:g} s, when this session ends without it"
-        )
-        return OutcomeUnknown(
-            f"VM {self.vm!r}: {self.name} may be held, or granted yet, to nobody's"
-            f" knowledge: {error}. It is withdrawn as soon as the store answers, {at_last}",
-            vm=self.vm,
-            job=self.name,
-        )
+        how = refuse_heir if self.adopts else refuse
+        how(self.me, self.vm, self.ticket, record, self.verdict)

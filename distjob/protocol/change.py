@@ -16,7 +16,7 @@ from distjob.protocol.effects import Commit, Interrupt, Op, Read, Signal, Wait, 
 from distjob.protocol.parts import IDLE, Session, View
 from distjob.protocol.state import HANDS, ClientState
 from distjob.protocol.tries import Tries, settle
-from distjob.rules.async_job import detach
+from distjob.rules.async_job import clear, detach
 from distjob.rules.codec import decode, encode
 from distjob.rules.line import woken
 from distjob.rules.record import JobRecord
@@ -169,7 +169,7 @@ def dropping(me: ClientState, ticket_id: str, *, gives_back: bool) -> Edit[None]
         wall = me.clock.wall()
         if gives_back:
             return detach(record, ticket_id, wall=wall) or record, None
-        return record.drop(ticket_id, wall=wall), None
+        return clear(record, ticket_id, wall=wall), None
 
     return drop
 

@@ -20,7 +20,7 @@ def close(me: ClientState) -> Op[None]:
         return
     seen = dict(me.views)
     nobodys = {key: leftover.gives_back for key, leftover in me.leftovers.items()}
-    nobodys.update({key: True for key, adopts in me.asking.items() if adopts})
+    nobodys.update(me.asking)
     for held in me.holdings.being_ended():  # its own commit may come too late
         nobodys[held.vm, held.ticket.id] = held.gives_back
     me.lose(session, "this client was closed", "closed")

@@ -12,7 +12,7 @@ from distjob.protocol.change import SessionEnded, change, dropping, look, lose
 from distjob.protocol.effects import Call, Op, Receive, Report, Wait, ask
 from distjob.protocol.hearing import hear
 from distjob.protocol.owner import say_progress
-from distjob.protocol.parts import Leftover, Session
+from distjob.protocol.parts import Session
 from distjob.protocol.state import HANDS, ClientState
 from distjob.protocol.tries import settle
 from distjob.store import Missed
@@ -73,14 +73,15 @@ def _listen(me: ClientState, session: Session, seconds: float) -> Op[None]:
 def _tidy(me: ClientState, session: Session) -> Op[None]:
     """Take out tickets that nobody has any more, and settle what is in doubt besides.
 
-    Those of an older session are void already. Raises BackendUnavailable, OutcomeUnknown.
+    Those of an older session are void already, but for orphans. Raises BackendUnavailable,
+    OutcomeUnknown.
     """
     now = me.clock.monotonic()
-    for (vm, ticket_id), (due, gives_back) in list(me.leftovers.items()):
-        if due > now:
+    for (vm, ticket_id), leftover in list(me.leftovers.items()):
+        if leftover.due > now:
             continue
-        me.leftovers[vm, ticket_id] = Leftover(now + me.ttl / 20, gives_back)  # if it fails
-        drop = dropping(me, ticket_id, gives_back=gives_back)
+        me.leftovers[vm, ticket_id] = leftover._replace(due=now + me.ttl / 20)  # if it fails
+        drop = dropping(me, ticket_id, gives_back=leftover.gives_back)
         try:
             yield from change(me, session, vm, drop, until=now)
         except SessionEnded:

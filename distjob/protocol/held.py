@@ -11,7 +11,6 @@ from distjob.protocol.change import Changed, Edit, SessionEnded, change, lose
 from distjob.protocol.effects import KeepAlive, Op, ask
 from distjob.protocol.parts import HeldJob
 from distjob.protocol.state import ClientState
-from distjob.rules.jobs import OnOwnerLoss
 from distjob.rules.record import JobRecord
 from distjob.rules.words import job_name, taken_text
 
@@ -84,13 +83,14 @@ def let_go(me: ClientState, held: HeldJob, finish: Edit[R], *, gives_back: bool)
     except SessionEnded:
         held.ended = False
         yield from lose(me, session, "the store ended it")
+        if held.outlives:
+            me.leave(held.vm, ticket.id, gives_back=gives_back, outlives=True)
         raise refusal(held) from None
     except (BackendUnavailable, OutcomeUnknown) as error:
-        me.leave(held.vm, ticket.id, gives_back=gives_back)
-        stays = held.long and ticket.on_owner_loss is OnOwnerLoss.ORPHAN
+        me.leave(held.vm, ticket.id, gives_back=gives_back, outlives=held.outlives)
         if_not = (
-            "stays as an orphan if this session ends before that"
-            if stays
+            "by the next session of this client, if this one ends before that"
+            if held.outlives
             else f"with this session, {me.ttl:g} s after its last renewal"
         )
         raise OutcomeUnknown(
@@ -100,7 +100,7 @@ def let_go(me: ClientState, held: HeldJob, finish: Edit[R], *, gives_back: bool)
             job=job_name(ticket),
         ) from error
     except BaseException:  # taken away; or cancelled, perhaps before the commit was sent
-        me.leave(held.vm, ticket.id, gives_back=gives_back)
+        me.leave(held.vm, ticket.id, gives_back=gives_back, outlives=held.outlives)
         raise
     finally:
         me.holdings.part(held)

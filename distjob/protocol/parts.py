@@ -141,6 +141,11 @@ class HeldJob:
         """Whether it is an async job."""
         return self.ticket.job is Job.ASYNC
 
+    @property
+    def outlives(self) -> bool:
+        """Whether it becomes an orphan when its session ends."""
+        return self.ticket.stays
+
     def holds(self, now: float) -> bool:
         """Whether it is surely held at this moment."""
         return not self.ended and not self.taken and self.session.holds(now)
@@ -151,12 +156,18 @@ class HeldJob:
 
 
 class Leftover(NamedTuple):
-    """A ticket that nobody has any more."""
+    """A ticket that nobody has any more.
+
+    What it has or waits for ends with its session, but for an async job that outlives its owner:
+    that one is seen to by the next session.
+    """
 
     due: float
     """When to try, on the local clock; 0: now."""
     gives_back: bool
     """It has adopted an async job, which is left as it was found."""
+    outlives: bool
+    """It may have left an orphan."""
 
 
 class Waiter:

@@ -110,7 +110,7 @@ class ClientState:
         self.hurry = False
         """There are leftovers of which the hands, if they listen, do not know."""
         self.asking: dict[tuple[str, str], bool] = {}
-        """Tickets (VM, id) of begins under way; True: an adoption, given back if it closes."""
+        """Tickets (VM, id) of begins under way; True of adoptions, which closing gives back."""
         self.holdings = Holdings(clock, self.stir, signal(), hooked=hooked)
         """What this session holds."""
 
@@ -133,7 +133,9 @@ class ClientState:
             self.holdings.lose_all(why, how)
             self.views.clear()
             self.out_at.clear()
-            self.leftovers.clear()
+            self.leftovers = {
+                key: one._replace(due=0.0) for key, one in self.leftovers.items() if one.outlives
+            }
             if not self.closing:
                 self.ready.clear()
         for waiter in self._all_waiters():
@@ -177,12 +179,15 @@ class ClientState:
             here[ticket_id] = Waiter(ticket_id, self.new_signal())
         return here[ticket_id]
 
-    def leave(self, vm: str, ticket_id: str, *, gives_back: bool = False) -> None:
+    def leave(
+        self, vm: str, ticket_id: str, *, gives_back: bool = False, outlives: bool = False
+    ) -> None:
         """Let the hands take this ticket out of the record, by its next round.
 
-        ``gives_back``: the async job that it has adopted goes on without an owner.
+        ``gives_back``: the async job that it has adopted goes on without an owner. ``outlives``: it
+        may have become an orphan.
         """
-        self.leftovers[vm, ticket_id] = Leftover(0.0, gives_back)
+        self.leftovers[vm, ticket_id] = Leftover(0.0, gives_back, outlives and not gives_back)
         self.stir.set()
 
     def dismiss(self, vm: str, ticket_id: str) -> None:
@@ -283,7 +288,8 @@ class ClientState:
         for ticket in record.of(session.id):
             key = vm, ticket.id
             if ticket.id not in here and key not in self.asking and key not in self.leftovers:
-                self.leave(vm, ticket.id, gives_back=ticket.id in session.given_back)
+                gives_back = ticket.id in session.given_back
+                self.leave(vm, ticket.id, gives_back=gives_back, outlives=ticket.stays)
                 self.hurry = True
 
     def _out(self, vm: str, version: int) -> None:

@@ -125,7 +125,7 @@ FOUND = (
         "an adoption under way while the client closes",
         "clocks",
         129,
-        (("closing.py", "{key: True for key, adopts in me.asking.items() if adopts}", "{}"),),
+        (("closing.py", "update(me.asking)", "update({})"),),
     ),
     Found(
         "an end of a session that is not heard of during an outage",

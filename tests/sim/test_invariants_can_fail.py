@@ -24,7 +24,7 @@ from distjob.rules.codec import decode, encode
 from distjob.rules.fence import Fence, fence_of
 from distjob.rules.jobs import Slot
 from distjob.rules.record import JobRecord, Verdict
-from distjob.rules.ticket import AsyncHolder
+from distjob.rules.ticket import AsyncHolder, Ticket
 from distjob.testing.memory import MemoryServer
 from distjob.testing.sim import machine, users
 from distjob.testing.sim.calls import Violated
@@ -306,6 +306,28 @@ def all_jobs_orphaned(patch: Patch) -> None:
     patch.setattr(AsyncHolder, "outlives", property(lambda self: True))
 
 
+def orphans_of_waiters(patch: Patch) -> None:
+    """Whoever lets a waiter in makes it outlive its owner."""
+    honest = JobRecord._grant
+
+    def grant(self: JobRecord, ticket: Ticket, wall: float) -> JobRecord:
+        granted = honest(self, ticket, wall)
+        return async_job.confirm(granted, ticket.id)
+
+    patch.setattr(JobRecord, "_grant", grant)
+
+
+def orphans_forgotten(patch: Patch) -> None:
+    """With the session goes what was to be taken out, also what outlives it."""
+    honest = ClientState.lose
+
+    def lose(self: ClientState, *args: str) -> None:
+        honest(self, *args)
+        self.leftovers.clear()
+
+    patch.setattr(ClientState, "lose", lose)
+
+
 def adopted_from_the_living(patch: Patch) -> None:
     def take(record, ticket):
         running = record.async_
@@ -507,6 +529,8 @@ CASES: list[tuple[Callable[[Patch], None], str, str]] = [
     (orphans_released, "owner loss", "crash"),
     (orphans_released, "owner loss", "sleep"),
     (all_jobs_orphaned, "owner loss", "crash"),
+    (orphans_of_waiters, "phase kept", "calm"),
+    (orphans_forgotten, "owner loss", "sleep"),
     (cancelled_adoptions_end_the_job, "owner loss", "calm"),
     (detached_and_kept, "owner loss", "calm"),
     (adopted_without_its_phase, "phase kept", "calm"),

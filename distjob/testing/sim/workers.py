@@ -156,6 +156,7 @@ class Worker:
         call.ended = not call.leaving
         self.may_be_cancelled(call)
         forced = lease.held.ticket.id in self.watch.force.taken
+        begun = call.ended and lease.held.holds(self.me.clock.monotonic())
         try:
             yield from how(self.me, lease.held)
         except LeaseLost:
@@ -163,6 +164,7 @@ class Worker:
                 lease.listens = False  # its own commit, sent twice, looks like another's hand
             else:
                 self.watch.told_lost(lease)
+                call.ended = begun  # and then its session may leave no orphan
         except NotOwner as error:
             self.watch.fail("no surprise", f"{call.name}: {error}")
         except (OutcomeUnknown, ClientClosed) as error:

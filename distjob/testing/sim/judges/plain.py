@@ -15,7 +15,14 @@ PlainTicket = dict[str, Any]
 """A ticket as it stands in the store."""
 
 _ALWAYS_ASKED = ("query", "destroy", "abort")
-_FRESH = {"mask": _ALWAYS_ASKED, "left": "", "phase": "", "progress": None, "abort": None}
+_FRESH = {
+    "mask": _ALWAYS_ASKED,
+    "left": "",
+    "phase": "",
+    "progress": None,
+    "abort": None,
+    "outlives": False,
+}
 """What is said of an async job that has just begun."""
 
 
@@ -26,8 +33,8 @@ def slots_of(ticket: PlainTicket) -> list[str]:
     return [*slots, "agent"] if ticket.get("agent") else slots
 
 
-def outlives(ticket: PlainTicket) -> bool:
-    """Whether this async job stays when its owner's session ends."""
+def may_outlive(ticket: PlainTicket) -> bool:
+    """Whether this async job was begun so that it can stay when its owner's session ends."""
     return bool(ticket.get("on_owner_loss") == "orphan")
 
 
@@ -56,6 +63,11 @@ class Plain:
     def left(self) -> str:
         """How the async job came to have no owner; empty if it has one, or none runs."""
         return str(self.long["left"])
+
+    @property
+    def outlives(self) -> bool:
+        """Whether the async job stays when its owner's session ends: its owner has confirmed it."""
+        return bool(self.long["outlives"])
 
     @property
     def running(self) -> PlainTicket | None:
@@ -123,7 +135,7 @@ class Plain:
     def void(self, ids: Collection[str]) -> None:
         """As `remove`, their sessions having ended: an async job may stay, as an orphan."""
         stays = self.running
-        if stays is not None and stays["id"] in ids and outlives(stays) and not self.left:
+        if stays is not None and stays["id"] in ids and self.outlives and not self.left:
             self._drop([stays["id"]])
             self.long["left"] = "orphaned"
             ids = set(ids) - {stays["id"]}
@@ -145,7 +157,7 @@ class Plain:
     def adopt(self, ticket: PlainTicket) -> None:
         """The async job is this one's now, as the last owner left it."""
         self.seats["async"] = ticket
-        self.long["left"] = ""
+        self.long = {**self.long, "left": "", "outlives": may_outlive(ticket)}
 
     def let_in(self) -> None:
         """The oldest that may start, again and again; then the async request of libvirt's quirk.
