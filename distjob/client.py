@@ -139,18 +139,21 @@ class Client:
         vm: str,
         kind: AsyncJobLike,
         *,
+        mask: Iterable[JobLike] | None = None,
         on_owner_loss: OnOwnerLossLike = OnOwnerLoss.RELEASE,
         api: str = "",
         wait: Seconds | None = None,
     ) -> AsyncJobLease:
         """Begin a long job, which runs in nested steps and lets in only what its mask allows.
 
-        It needs the sync slot free to start, and does not take it. ``on_owner_loss``: what becomes
+        It needs the sync slot free to start, and does not take it. ``mask``: the sync jobs that it
+        lets in from the moment at which it is granted, and `Job.DESTROY`; ``query, destroy, abort``
+        if None; `AsyncJobLease.allow` replaces it. ``on_owner_loss``: what becomes
         of it when this controller dies or closes: "release" frees the VM, "orphan" keeps the job,
         mask in force, until somebody adopts or discards it. Else as `begin`; never refused by
         ``max_queued``. Source: ``virDomainObjBeginAsyncJob``.
         """
-        wish = arguments.long(vm, kind, on_owner_loss, api)
+        wish = arguments.long(vm, kind, mask, on_owner_loss, api)
         return AsyncJobLease(
             self._runner, self._runner.run(arguments.begin(self._me, vm, wish, wait))
         )

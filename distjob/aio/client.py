@@ -119,11 +119,12 @@ class AsyncClient:
         vm: str,
         kind: AsyncJobLike,
         *,
+        mask: Iterable[JobLike] | None = None,
         on_owner_loss: OnOwnerLossLike = OnOwnerLoss.RELEASE,
         api: str = "",
         wait: Seconds | None = None,
     ) -> AsyncJobLease:
-        wish = arguments.long(vm, kind, on_owner_loss, api)
+        wish = arguments.long(vm, kind, mask, on_owner_loss, api)
         held = await self._runner.run(arguments.begin(self._me, vm, wish, wait))
         return AsyncJobLease(self._runner, held)
 

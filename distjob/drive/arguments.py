@@ -98,10 +98,13 @@ def agent(vm: str, job: object, api: str) -> Wish:
     return Wish(_label(api or kind), agent=kind)
 
 
-def long(vm: str, kind: object, on_owner_loss: object, api: str) -> Wish:
+def long(
+    vm: str, kind: object, lets_in: Iterable[object] | None, on_owner_loss: object, api: str
+) -> Wish:
     kind = chosen(AsyncJob, kind, vm)
     policy = chosen(OnOwnerLoss, on_owner_loss, vm)
-    return Wish(_label(api or kind), job=Job.ASYNC, kind=kind, on_owner_loss=policy)
+    jobs = None if lets_in is None else mask(vm, lets_in)
+    return Wish(_label(api or kind), job=Job.ASYNC, kind=kind, mask=jobs, on_owner_loss=policy)
 
 
 def step(held: HeldJob, api: str) -> Wish:
@@ -111,6 +114,8 @@ def step(held: HeldJob, api: str) -> Wish:
 
 
 def mask(vm: str, jobs: Iterable[object]) -> Mask:
+    if isinstance(jobs, str):
+        raise BadRequest(f"VM {vm!r}: a mask is several jobs, as in mask=[{jobs!r}]")
     return mask_of(chosen(Job, job, vm) for job in jobs)
 
 

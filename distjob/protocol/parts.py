@@ -12,7 +12,7 @@ from typing import NamedTuple
 from distjob.hooks import How
 from distjob.protocol.effects import Signal
 from distjob.rules.fence import Fence
-from distjob.rules.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss
+from distjob.rules.jobs import AgentJob, AsyncJob, Job, Mask, OnOwnerLoss
 from distjob.rules.record import JobRecord
 from distjob.rules.ticket import AbortRequest, AsyncHolder, Holder, Progress
 from distjob.store import ABSENT
@@ -36,6 +36,7 @@ class Wish(NamedTuple):
     agent: AgentJob | None = None
     kind: AsyncJob | None = None
     parent: str = ""
+    mask: Mask | None = None
     on_owner_loss: OnOwnerLoss = OnOwnerLoss.RELEASE
     adopts: bool = False
     """It asks for an async job whose owner is gone."""

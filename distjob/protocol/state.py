@@ -169,6 +169,7 @@ class ClientState:
             agent=wish.agent,
             kind=wish.kind,
             parent=wish.parent,
+            mask=wish.mask,
             on_owner_loss=wish.on_owner_loss,
         )
 

@@ -21,7 +21,7 @@ from typing import TypeVar
 
 import msgspec
 
-from distjob.rules.jobs import DEFAULT_MASK, Job, Slot
+from distjob.rules.jobs import Job, Slot
 from distjob.rules.ticket import AsyncHolder, Holder, Left, Ticket
 
 LONGEST_LINE = 10_000
@@ -271,10 +271,10 @@ class JobRecord(
         if len(rest) == len(self.queue):
             return record
         let_in = record.sync if record.sync is not self.sync else None
-        if let_in and not record.async_ and let_in.ticket.job in DEFAULT_MASK:
-            later = next((ticket for ticket in rest if ticket.job is Job.ASYNC), None)
-            with_it = record._grant(later, wall) if later else record
-            if later and not any(with_it.masked(older) for older in rest[: rest.index(later)]):
+        later = next((ticket for ticket in rest if ticket.job is Job.ASYNC), None)
+        if let_in and later and not record.async_ and let_in.ticket.job in later.lets_in:
+            with_it = record._grant(later, wall)
+            if not any(with_it.masked(older) for older in rest[: rest.index(later)]):
                 record = with_it
                 rest.remove(later)
         return msgspec.structs.replace(record, queue=tuple(rest))
@@ -302,7 +302,7 @@ class JobRecord(
     def _grant(self, ticket: Ticket, wall: float) -> JobRecord:
         sync, agent, async_ = self.sync, self.agent, self.async_
         if ticket.job is Job.ASYNC:
-            async_ = AsyncHolder(ticket, wall)
+            async_ = AsyncHolder(ticket, wall, mask=ticket.lets_in)
         elif ticket.job is not None:
             sync = Holder(ticket, wall)
         if ticket.agent is not None:

@@ -45,8 +45,15 @@ class Ticket(
     """With `Job.ASYNC` the type asked for, with `Job.ASYNC_NESTED` the type it is a step of."""
     parent: str = ""
     """With `Job.ASYNC_NESTED`: the id of the async job's ticket."""
+    mask: Mask | None = None
+    """With `Job.ASYNC`: what it lets in from its grant on; None: the default."""
     on_owner_loss: OnOwnerLoss = OnOwnerLoss.RELEASE
     """With `Job.ASYNC`; `AsyncHolder.outlives` says whether it is in force yet."""
+
+    @property
+    def lets_in(self) -> Mask:
+        """The sync jobs that may begin while this async job runs, from its grant on."""
+        return DEFAULT_MASK if self.mask is None else self.mask
 
     @property
     def nested(self) -> bool:

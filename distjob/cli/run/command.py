@@ -20,6 +20,12 @@ from distjob.rules.jobs import PLAIN_JOBS, AgentJob, AsyncJob, Job
 @click.option("--job", type=Words(PLAIN_JOBS), help="The sync job to hold.")
 @click.option("--agent", type=Words(AgentJob), help="The guest agent's job to hold.")
 @click.option("--async", "kind", type=Words(AsyncJob), help="The async job to hold.")
+@click.option(
+    "--mask",
+    type=Words(PLAIN_JOBS),
+    multiple=True,
+    help="A sync job that the async one lets in from its start; may be repeated.",
+)
 @click.option("--wait", type=Seconds(), metavar="S", help="To wait for it, else job.wait.")
 @click.option("--api", default="", help="What is being done, shown to whom it keeps waiting.")
 @store_options
@@ -30,6 +36,7 @@ def run(
     job: str | None,
     agent: str | None,
     kind: str | None,
+    mask: tuple[str, ...],
     wait: float | None,
     api: str,
     source: Source,
@@ -56,11 +63,14 @@ def run(
         raise click.UsageError("--async goes without --job and --agent")
     if not (kind or job or agent):
         raise click.UsageError("which job? give --job, --agent or --async")
+    if mask and not kind:
+        raise click.UsageError("--mask is of an --async job")
     check_system()
     settings = load(source)
     with terminable(), connected(settings) as client:
         if kind:
-            lease: Lease = client.begin_async(vm, AsyncJob(kind), api=api, wait=wait)
+            jobs = [Job(job) for job in mask] or None
+            lease: Lease = client.begin_async(vm, AsyncJob(kind), mask=jobs, api=api, wait=wait)
         elif job:
             both = AgentJob(agent) if agent else None
             lease = client.begin(vm, Job(job), agent=both, api=api, wait=wait)

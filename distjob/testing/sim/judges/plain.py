@@ -26,6 +26,11 @@ _FRESH = {
 """What is said of an async job that has just begun."""
 
 
+def mask_of(ticket: PlainTicket) -> tuple[str, ...]:
+    """What this async job lets in from its grant on."""
+    return tuple(ticket.get("mask") or _ALWAYS_ASKED)
+
+
 def slots_of(ticket: PlainTicket) -> list[str]:
     """The slots that this ticket takes when it is let in."""
     job = ticket.get("job")
@@ -77,7 +82,8 @@ class Plain:
     @property
     def fresh(self) -> bool:
         """Whether nothing was said of the async job yet."""
-        return self.long == _FRESH
+        running = self.running
+        return running is None or self.long == {**_FRESH, "mask": mask_of(running)}
 
     def tickets(self) -> Iterator[PlainTicket]:
         """Each ticket once."""
@@ -162,8 +168,8 @@ class Plain:
     def let_in(self) -> None:
         """The oldest that may start, again and again; then the async request of libvirt's quirk.
 
-        The quirk: if a sync job was let in that every async job lets in, and no async job runs,
-        the oldest async request starts with it, if it shuts out none that is older.
+        The quirk: if a sync job was let in that the oldest async request would let in, and no async
+        job runs, that request starts with it, if it shuts out none that is older.
         """
         before = self.seats.get("sync")
         while first := next((t for t in self.queue if self.may_start(t)), None):
@@ -173,10 +179,10 @@ class Plain:
         if sync is None or sync is before or "async" in self.seats:
             return
         later = next((t for t in self.queue if t.get("job") == "async"), None)
-        if later is None or sync.get("job") not in _ALWAYS_ASKED:
+        if later is None or sync.get("job") not in mask_of(later):
             return
         older = self.queue[: self.queue.index(later)]
-        if all(t.get("job") in (None, *_ALWAYS_ASKED) for t in older):
+        if all(t.get("job") in (None, *mask_of(later)) for t in older):
             self._seat(later)
             self.queue.remove(later)
 
@@ -192,7 +198,7 @@ class Plain:
         for slot in slots_of(ticket):
             self.seats[slot] = ticket
             if slot == "async":
-                self.long = dict(_FRESH)
+                self.long = {**_FRESH, "mask": mask_of(ticket)}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Plain) and str(self) == str(other)
