@@ -16,11 +16,11 @@ from distjob.errors import (
     OutcomeUnknown,
     RecordError,
 )
-from distjob.hooks import Begun, GaveUp, TimedOut, Waiting
+from distjob.hooks import Begun, Blocker, GaveUp, TimedOut, Waiting
 from distjob.protocol.change import NOBODY, SessionEnded, change, dropping, lose
 from distjob.protocol.effects import Op, Wait, ask
 from distjob.protocol.parts import HeldJob, Session, View, Wish
-from distjob.protocol.refusing import refuse, refuse_heir, unknown
+from distjob.protocol.refusing import blockers_of, refuse, refuse_heir, unknown
 from distjob.protocol.state import ClientState
 from distjob.protocol.waiting import probe, wait_in_line
 from distjob.rules import async_job
@@ -163,8 +163,7 @@ class _Attempt:
         while self.verdict is Verdict.WAITING:
             if not self.in_line:
                 self.in_line = self.told_waiting = True
-                depth = view.record.count() - 1
-                self.me.holdings.tell(Waiting(vm=self.vm, job=self.name, depth=depth))
+                self.tell_waiting(view.record)
             view = yield from wait_in_line(
                 self.me, self.session, self.vm, self.ticket.id, view, until=self.until
             )
@@ -183,6 +182,11 @@ class _Attempt:
     @property
     def name(self) -> str:
         return job_name(self.ticket)
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What every event of this begin says."""
+        return {"vm": self.vm, "job": self.name, "ticket": self.ticket.id}
 
     @property
     def waited(self) -> float:
@@ -247,8 +251,8 @@ class _Attempt:
         self.told_waiting = False
         wall, waited = self.me.clock.wall(), self.waited
         blockers = tuple(holder for _, holder in record.blockers(self.ticket))
-        owners = tuple(holder.ticket.owner for holder in blockers)
-        self.me.holdings.tell(TimedOut(vm=self.vm, job=self.name, waited=waited, blockers=owners))
+        told = self.blockers(record)
+        self.me.holdings.tell(TimedOut(**self.about, waited=waited, blockers=told))
         raise JobTimeout(
             timeout_text(self.vm, record, self.ticket, waited, wall),
             vm=self.vm,
@@ -291,12 +295,20 @@ class _Attempt:
         if self.me.holdings.hooked:
             waited, queued = self.waited, self.in_line
             self.me.holdings.tell(
-                Begun(vm=self.vm, job=self.name, token=held.token, waited=waited, queued=queued)
+                Begun(**self.about, token=held.token, waited=waited, queued=queued)
             )
         return held
 
+    def tell_waiting(self, record: JobRecord) -> None:
+        depth, blockers = record.count() - 1, self.blockers(record)
+        self.me.holdings.tell(Waiting(**self.about, depth=depth, blockers=blockers))
+
+    def blockers(self, record: JobRecord) -> tuple[Blocker, ...]:
+        """Who is in the way, for the hooks; for nobody else it is not made."""
+        return blockers_of(record, self.ticket) if self.me.holdings.hooked else ()
+
     def tell_given_up(self) -> None:
-        self.me.holdings.tell(GaveUp(vm=self.vm, job=self.name, waited=self.waited))
+        self.me.holdings.tell(GaveUp(**self.about, waited=self.waited))
 
     def refuse(self, record: JobRecord) -> NoReturn:
         if self.verdict is Verdict.BUSY:

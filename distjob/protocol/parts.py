@@ -50,8 +50,8 @@ class Session:
     """
 
     __slots__ = (
-        *("_count", "alive", "deadline", "doubted", "doubts", "given_back", "how", "id"),
-        *("next_beat", "trouble", "ttl", "why"),
+        *("_count", "alive", "deadline", "doubted", "doubts", "failures", "given_back", "how"),
+        *("id", "next_beat", "trouble", "ttl", "why"),
     )
 
     def __init__(self, session_id: str, ttl: float, sent: float) -> None:
@@ -61,6 +61,8 @@ class Session:
         self.why = ""
         self.how: How = "session"
         """Why it has ended, and as `distjob.hooks.Lost` says it."""
+        self.failures = 0
+        """How many renewals have failed, one after the other."""
         self.trouble = ""
         """Why the last renewal has failed, to be said behind the reason of a loss."""
         self.doubts: dict[str, int] = {}

@@ -1,15 +1,29 @@
-"""What a begin that was not granted raises: which error, and with which facts."""
+"""What is said of a begin that is not granted: who is in its way, and which error that is."""
 
 from __future__ import annotations
 
 from typing import NoReturn
 
 from distjob.errors import NotOwner, OutcomeUnknown, QueueFull, WrongJob
-from distjob.hooks import Refused
+from distjob.hooks import Blocker, Refused
 from distjob.protocol.state import ClientState
 from distjob.rules.record import JobRecord, Verdict
 from distjob.rules.ticket import Ticket
 from distjob.rules.words import full_text, job_name, libvirt_text, unadoptable_text
+
+
+def blockers_of(record: JobRecord, ticket: Ticket) -> tuple[Blocker, ...]:
+    """Who is in the way of this ticket, for the hooks."""
+    return tuple(
+        Blocker(
+            slot=slot,
+            job=job_name(holder.ticket),
+            owner=holder.ticket.owner,
+            api=holder.ticket.api,
+            token=holder.token,
+        )
+        for slot, holder in record.blockers(ticket)
+    )
 
 
 def refuse(
@@ -18,7 +32,7 @@ def refuse(
     """Raise what ``verdict`` on a request means that was made of ``record``."""
     name = job_name(ticket)
     if verdict is Verdict.FULL:
-        me.holdings.tell(Refused(vm=vm, job=name, depth=record.count()))
+        me.holdings.tell(Refused(vm=vm, job=name, ticket=ticket.id, depth=record.count()))
         raise QueueFull(
             full_text(vm, record, ticket, me.max_queued, me.clock.wall()),
             vm=vm,
