@@ -7,23 +7,26 @@ checks. All rules are in rules/, all waiting and retrying in protocol/.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from distjob.drive import arguments
-from distjob.drive.blocking import BACKGROUND, Runner, log
+from distjob.drive.background import Background
+from distjob.drive.blocking import Bell, Runner
 from distjob.drive.names import Seconds, check_vm
-from distjob.errors import BackendUnavailable, BadRequest, DistjobError
+from distjob.errors import BadRequest, DistjobError
 from distjob.hooks import Hook
 from distjob.lease import AsyncJobLease, Lease
-from distjob.protocol.closing import close
-from distjob.protocol.hands import make_calls
 from distjob.protocol.heart import open_session
 from distjob.protocol.look import JobStatus, VMStatus, orphans, status, statuses
 from distjob.protocol.outside import discard, evict
+from distjob.protocol.parts import Wish
 from distjob.rules.jobs import AgentJobLike, AsyncJobLike, JobLike, OnOwnerLoss, OnOwnerLossLike
 from distjob.store import Guarantees, Store
+
+L = TypeVar("L", bound=Lease)
 
 
 class Client:
@@ -58,6 +61,7 @@ class Client:
             self._me = arguments.controller(
                 store.guarantees,
                 threading.Event,
+                Bell,
                 name=controller,
                 ttl=ttl,
                 wait=wait,
@@ -69,12 +73,7 @@ class Client:
         except BaseException:
             store.close()
             raise
-        self._background = [
-            threading.Thread(target=self._keep, args=(name,), name=name, daemon=True)
-            for name in BACKGROUND
-        ]
-        for thread in self._background:
-            thread.start()
+        self._background = Background(self._runner, store)
 
     @property
     def guarantees(self) -> Guarantees:
@@ -104,8 +103,7 @@ class Client:
         BackendUnavailable, RecordError, ClientClosed. OutcomeUnknown: it may be held until it is
         withdrawn in the background. Ctrl-C withdraws it. Source: ``virDomainObjBeginJob``.
         """
-        wish = arguments.sync(vm, job, agent, api)
-        return Lease(self._runner, self._runner.run(arguments.begin(self._me, vm, wish, wait)))
+        return self._begin(Lease(self._runner, self), vm, arguments.sync(vm, job, agent, api), wait)
 
     def try_begin(
         self,
@@ -120,9 +118,10 @@ class Client:
         Arguments and errors as `begin`, but for JobTimeout. ``max_queued`` counts here too.
         Source: ``virDomainObjBeginJobNowait``.
         """
-        op = arguments.begin_now(self._me, vm, arguments.sync(vm, job, agent, api))
-        held = self._runner.run(op)
-        return Lease(self._runner, held) if held else None
+        lease = Lease(self._runner, self)
+        wish = arguments.sync(vm, job, agent, api)._replace(take=lease._take)
+        lease._begun(arguments.begin_now(self._me, vm, wish))
+        return lease if lease._is_held else None
 
     def begin_agent(
         self, vm: str, job: AgentJobLike, *, api: str = "", wait: Seconds | None = None
@@ -131,8 +130,7 @@ class Client:
 
         Source: ``virDomainObjBeginAgentJob``.
         """
-        wish = arguments.agent(vm, job, api)
-        return Lease(self._runner, self._runner.run(arguments.begin(self._me, vm, wish, wait)))
+        return self._begin(Lease(self._runner, self), vm, arguments.agent(vm, job, api), wait)
 
     def begin_async(
         self,
@@ -154,9 +152,11 @@ class Client:
         ``max_queued``. Source: ``virDomainObjBeginAsyncJob``.
         """
         wish = arguments.long(vm, kind, mask, on_owner_loss, api)
-        return AsyncJobLease(
-            self._runner, self._runner.run(arguments.begin(self._me, vm, wish, wait))
-        )
+        return self._begin(AsyncJobLease(self._runner, self), vm, wish, wait)
+
+    def _begin(self, lease: L, vm: str, wish: Wish, wait: Seconds | None) -> L:
+        wish = wish._replace(take=lease._take)
+        return lease._begun(arguments.begin(self._me, vm, wish, wait))
 
     # -- async jobs of others ------------------------------------------------------------------
 
@@ -169,9 +169,9 @@ class Client:
         If it is cancelled, the job is left as it was.
         Source: ``qemuDomainObjStartJobPhase``, and libvirt's recovery after a restart.
         """
-        return AsyncJobLease(
-            self._runner, self._runner.run(arguments.adopt(self._me, vm, kind, api))
-        )
+        lease = AsyncJobLease(self._runner, self)
+        wish = arguments.heir(vm, kind, api)._replace(take=lease._take)
+        return lease._begun(arguments.adopt(self._me, vm, wish))
 
     def abort(
         self, vm: str, *, reason: str = "", api: str = "", wait: Seconds | None = None
@@ -245,19 +245,11 @@ class Client:
                 return
             self._closed = True
             self._me.close()
-        try:
-            self._interrupt()
-            for thread in self._background:
-                thread.join()
-            self._runner.run(close(self._me))
-        finally:
-            self._runner.run(make_calls(self._me))
-            self._me.over = True
-            self._store.close()
+        self._background.close()
 
     def _refuse_callback(self) -> None:
         """Raises BadRequest in a callback of this client, for whose end closing it waits."""
-        if threading.current_thread() in self._background:
+        if threading.current_thread() in self._background.threads:
             raise BadRequest(
                 "a client can't be closed in a callback of its own, for whose end it waits:"
                 " let another thread close it"
@@ -287,21 +279,9 @@ class Client:
         state = "closed" if self._me.closing else "open"
         return f"<Client {owner.controller} ({owner.host}, pid {owner.pid}), {state}>"
 
-    def _keep(self, name: str) -> None:
-        """A thread in the background. It must never die silently: leases depend on it."""
-        try:
-            self._runner.run(BACKGROUND[name](self._me))
-        except BaseException:
-            log.exception("distjob: %s has died; all leases of this client are lost", name)
-            with self._runner.lock:
-                if self._me.session:
-                    self._me.lose(self._me.session, f"{name} has died, see the log")
-                self._me.close()
-            self._runner.run(make_calls(self._me))
-            raise
-
-    def _interrupt(self) -> None:
-        try:
-            self._store.interrupt()
-        except BackendUnavailable as error:
-            log.info("distjob: closing without waking the background: %s", error)
+    def __del__(self) -> None:
+        """A client that is garbage, with all its leases, closes itself in the background."""
+        background = getattr(self, "_background", None)
+        if background is not None and background.drop():
+            text = f"{self!r} is garbage, and was never closed: it is closed in the background"
+            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)

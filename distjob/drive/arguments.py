@@ -11,7 +11,6 @@ import socket
 from collections.abc import Callable, Iterable
 
 from distjob import clock
-from distjob.drive import forgotten
 from distjob.drive.choices import chosen
 from distjob.drive.names import Seconds, check_label, check_ttl, check_vm, check_wait
 from distjob.errors import BadRequest
@@ -29,6 +28,7 @@ from distjob.store import Guarantees
 def controller(
     guarantees: Guarantees,
     signal: Callable[[], Signal],
+    bell: Callable[[], Signal],
     *,
     name: str,
     ttl: float,
@@ -40,7 +40,7 @@ def controller(
     if max_queued < 0:
         raise BadRequest(f"max_queued is {max_queued}: 0 (no limit) or more is right")
     host = socket.gethostname()
-    made = ClientState(
+    return ClientState(
         Owner(check_label("a controller's name", name or host), host, os.getpid()),
         ttl=check_ttl(ttl),
         wait=check_wait(wait),
@@ -48,10 +48,9 @@ def controller(
         pushed=guarantees.wakes == "push",
         clock=clock,
         signal=signal,
+        bell=bell,
         hooked=hooked,
     )
-    forgotten.watch(made)
-    return made
 
 
 # -- operations -----------------------------------------------------------------------------------
@@ -67,10 +66,8 @@ def begin_now(me: ClientState, vm: str, wish: Wish) -> Op[HeldJob | None]:
     return beginning.begin_now(me, check_vm(vm), wish)
 
 
-def adopt(me: ClientState, vm: str, kind: object, api: str) -> Op[HeldJob]:
+def adopt(me: ClientState, vm: str, wish: Wish) -> Op[HeldJob]:
     """Become the owner of an async job that was left."""
-    kind = chosen(AsyncJob, kind, vm)
-    wish = Wish(_label(api or kind), job=Job.ASYNC, kind=kind, adopts=True)
     return beginning.adopt(me, check_vm(vm), wish)
 
 
@@ -105,6 +102,11 @@ def long(
     policy = chosen(OnOwnerLoss, on_owner_loss, vm)
     jobs = None if lets_in is None else mask(vm, lets_in)
     return Wish(_label(api or kind), job=Job.ASYNC, kind=kind, mask=jobs, on_owner_loss=policy)
+
+
+def heir(vm: str, kind: object, api: str) -> Wish:
+    kind = chosen(AsyncJob, kind, vm)
+    return Wish(_label(api or kind), job=Job.ASYNC, kind=kind, adopts=True)
 
 
 def step(held: HeldJob, api: str) -> Wish:

@@ -17,8 +17,8 @@ from distjob.errors import (
     RecordError,
 )
 from distjob.hooks import Begun, Blocker, GaveUp, TimedOut, Waiting
-from distjob.protocol.change import NOBODY, SessionEnded, change, dropping, lose
-from distjob.protocol.effects import Op, Wait, ask
+from distjob.protocol.change import NOBODY, SessionEnded, change, dropping, live_session, lose
+from distjob.protocol.effects import Op
 from distjob.protocol.parts import HeldJob, Session, View, Wish
 from distjob.protocol.refusing import blockers_of, refuse, refuse_heir, unknown
 from distjob.protocol.state import ClientState
@@ -75,28 +75,21 @@ def _begin(me: ClientState, vm: str, wish: Wish, wait: float | None) -> Op[HeldJ
             raise LeaseLost(msg, vm=vm)
 
 
-def live_session(me: ClientState, until: float) -> Op[Session]:
-    """The session, waiting for the heart to open one; raises BackendUnavailable, ClientClosed."""
-    while True:
-        me.check_open()
-        session = me.session
-        if session is not None and session.holds(me.clock.monotonic()):
-            return session
-        if session is not None:  # woken from a sleep before the heart was
-            yield from lose(me, session, f"it was not renewed in time{session.trouble}")
-        seconds = until - me.clock.monotonic()
-        if seconds <= 0:
-            raise BackendUnavailable(
-                "this client's session has ended and the store has not opened another yet"
-            )
-        yield from ask(Wait(seconds, me.ready))
-
-
 class _Attempt:
     """One ticket's way, with one session."""
 
     __slots__ = (
-        *("adopts", "confirming", "in_line", "me", "session", "settled", "started", "ticket"),
+        *(
+            "adopts",
+            "confirming",
+            "in_line",
+            "me",
+            "session",
+            "settled",
+            "started",
+            "take",
+            "ticket",
+        ),
         *("told_waiting", "until", "verdict", "vm", "wait"),
     )
 
@@ -115,6 +108,7 @@ class _Attempt:
         self.vm = vm
         self.ticket = me.ticket(session, wish)
         self.adopts = wish.adopts
+        self.take = wish.take
         self.wait = wait
         self.started = started
         self.until = started + (GRACE if wait is None else wait)
@@ -126,9 +120,11 @@ class _Attempt:
 
     def run(self) -> Op[HeldJob]:
         key = self.vm, self.ticket.id
-        self.me.asking[key] = self.adopts
+        held: HeldJob | None = None
         try:
+            self.me.asking[key] = self.adopts
             view = yield from self.get_in()
+            held = self.taken(view)
             self.settled = True
         except (SessionEnded, ClientClosed, JobTimeout):
             if self.confirming:  # it may be an orphan now
@@ -155,7 +151,7 @@ class _Attempt:
             self.me.asking.pop(key, None)
             if self.told_waiting and not self.settled:
                 self.tell_given_up()
-        return self.outcome(view)
+        return held or self.refuse(view.record)
 
     def get_in(self) -> Op[View]:
         """Ask, and wait as long as it takes; the verdict says what became of it."""
@@ -278,25 +274,27 @@ class _Attempt:
 
     def leave(self) -> None:
         """Let the hands take the ticket out."""
+        self.me.holdings.forsake(self.vm, self.ticket.id)
         outlives = self.ticket.stays
         self.me.leave(self.vm, self.ticket.id, gives_back=self.adopts, outlives=outlives)
 
-    def outcome(self, view: View) -> HeldJob:
+    def taken(self, view: View) -> HeldJob | None:
+        """The job, if it was granted, now held and its lease's."""
         holder = view.record.holder_of(self.ticket.id)
         if self.verdict is not Verdict.GRANTED or holder is None:
-            self.refuse(view.record)
+            return None
+        me = self.me
         fence = fence_of(view.record, self.ticket.id)
-        held = HeldJob(self.vm, holder, fence, self.session, self.me.clock.monotonic())
-        self.me.holdings.keep(held)
-        early = self.me.early.pop(self.vm, ABSENT) > view.version
-        if early or self.me.views.get(self.vm) is not view:
-            self.me.holdings.suspect(self.vm)  # what came since said nothing of it
+        held = HeldJob(self.vm, holder, fence, self.session, me.clock.monotonic())
+        me.holdings.keep(held)
+        self.take(held)
+        early = me.early.pop(self.vm, ABSENT) > view.version
+        if early or me.views.get(self.vm) is not view:
+            me.holdings.suspect(self.vm)  # what came since said nothing of it
         self.told_waiting = False
-        if self.me.holdings.hooked:
+        if me.holdings.hooked:
             waited, queued = self.waited, self.in_line
-            self.me.holdings.tell(
-                Begun(**self.about, token=held.token, waited=waited, queued=queued)
-            )
+            me.holdings.tell(Begun(**self.about, token=held.token, waited=waited, queued=queued))
         return held
 
     def tell_waiting(self, record: JobRecord) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from distjob.errors import BackendUnavailable, ClientClosed
 from distjob.hooks import Fate
-from distjob.protocol.effects import Commit, Interrupt, Op, Read, Signal, Wait, ask
+from distjob.protocol.effects import Commit, Interrupt, Op, Read, Wait, ask
 from distjob.protocol.parts import IDLE, Session, View
 from distjob.protocol.state import HANDS, ClientState
 from distjob.protocol.tries import Tries, settle
@@ -62,6 +62,23 @@ def lose(me: ClientState, session: Session, why: str) -> Op[None]:
     yield from ask(Interrupt())
 
 
+def live_session(me: ClientState, until: float) -> Op[Session]:
+    """The session, waiting for the heart to open one; raises BackendUnavailable, ClientClosed."""
+    while True:
+        me.check_open()
+        session = me.session
+        if session is not None and session.holds(me.clock.monotonic()):
+            return session
+        if session is not None:  # woken from a sleep before the heart was
+            yield from lose(me, session, f"it was not renewed in time{session.trouble}")
+        seconds = until - me.clock.monotonic()
+        if seconds <= 0:
+            raise BackendUnavailable(
+                "this client's session has ended and the store has not opened another yet"
+            )
+        yield from ask(Wait(seconds, me.ready))
+
+
 def change(
     me: ClientState,
     session: Session,
@@ -79,23 +96,13 @@ def change(
     Raises SessionEnded; BackendUnavailable, ClientClosed (nothing was changed), OutcomeUnknown,
     RecordError. A commit of which nobody knows stays in doubt (`Session.doubts`).
     """
-    in_turn = (turn := me.my_turn(vm)) is None or (yield from _queue(me, vm, turn, until))
+    mine = object()
     try:
+        if turn := me.my_turn(vm, mine):  # if it does not come in time, one goes on all the same
+            yield from ask(Wait(max(0.0, until - me.clock.monotonic()), turn))
         return (yield from _change(me, session, vm, edit, until=until, ended=ended))
     finally:
-        if in_turn:
-            me.next_turn(vm)
-
-
-def _queue(me: ClientState, vm: str, turn: Signal, until: float) -> Op[bool]:
-    """Wait for one's turn; False if it does not come in time: one goes on all the same."""
-    try:
-        yield from ask(Wait(max(0.0, until - me.clock.monotonic()), turn))
-    except BaseException:
-        if not me.given_up(vm, turn):
-            me.next_turn(vm)
-        raise
-    return not me.given_up(vm, turn)
+        me.next_turn(vm, mine)
 
 
 def _change(

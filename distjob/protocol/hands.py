@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from distjob.errors import BackendUnavailable, ClientClosed, OutcomeUnknown, RecordError
 from distjob.protocol.change import SessionEnded, change, dropping, look, lose
-from distjob.protocol.effects import Call, Op, Receive, Report, Wait, ask
+from distjob.protocol.effects import Call, Interrupt, Op, Receive, Report, Wait, ask
 from distjob.protocol.hearing import hear
 from distjob.protocol.owner import say_progress
 from distjob.protocol.parts import Session
@@ -113,11 +113,24 @@ def _look_after(me: ClientState) -> Op[None]:
 
 
 def call_users(me: ClientState) -> Op[None]:
-    """Call the users' callbacks as they fall due, until the client closes."""
-    while not me.closing:
+    """Call the users' callbacks as they fall due, and end what nobody has, until it closes."""
+    while not (me.closing or me.dropped):
         me.holdings.due.clear()
+        yield from _end_dropped(me)
         yield from make_calls(me)
         yield from ask(Wait(me.ttl, me.holdings.due))
+
+
+def _end_dropped(me: ClientState) -> Op[None]:
+    """Leave to the hands, at once, the jobs whose leases are garbage."""
+    before = len(me.leftovers)
+    while me.holdings.dropped:
+        one = me.holdings.dropped.popleft()
+        if held := me.holdings.forsake(one.vm, one.ticket.id):
+            me.leave(held.vm, held.ticket.id, outlives=held.outlives)
+            me.holdings.tell_ended(held)
+    if len(me.leftovers) > before:
+        yield from ask(Interrupt())
 
 
 def make_calls(me: ClientState) -> Op[None]:

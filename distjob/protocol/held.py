@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from distjob.errors import BackendUnavailable, ClientClosed, LeaseLost, NotOwner, OutcomeUnknown
-from distjob.hooks import Ended
 from distjob.protocol.change import Changed, Edit, SessionEnded, change, lose
 from distjob.protocol.effects import KeepAlive, Op, ask
 from distjob.protocol.parts import HeldJob
@@ -71,12 +70,12 @@ def let_go(me: ClientState, held: HeldJob, finish: Edit[R], *, gives_back: bool)
     """Hold the job no more, once ``finish`` has changed the record so; the errors of `end`."""
     claim(me, held)
     session, ticket = held.session, held.ticket
-    held.ended, held.gives_back = True, gives_back
-    if gives_back:
-        session.given_back.append(ticket.id)
-    held.callbacks = ()  # from here on the caller itself is told
     until = min(me.clock.monotonic() + me.ttl / 2, session.deadline)
     try:
+        held.ended, held.gives_back = True, gives_back
+        if gives_back:
+            session.given_back.append(ticket.id)
+        held.callbacks = ()  # from here on the caller itself is told
         changed = yield from change(me, session, held.vm, finish, until=until)
         yield from _confirm(me, held, changed)
         return changed
@@ -106,12 +105,8 @@ def let_go(me: ClientState, held: HeldJob, finish: Edit[R], *, gives_back: bool)
         me.holdings.part(held)
         if not held.ended:
             me.holdings.fall(held, session.why, session.how)  # if it was found in the meantime
-        elif me.holdings.hooked:
-            seconds = me.clock.monotonic() - held.begun
-            job, token = job_name(ticket), held.token
-            me.holdings.tell(
-                Ended(vm=held.vm, job=job, ticket=ticket.id, token=token, held=seconds)
-            )
+        else:
+            me.holdings.tell_ended(held)
 
 
 def _confirm(me: ClientState, held: HeldJob, changed: Changed[R]) -> Op[None]:

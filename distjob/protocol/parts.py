@@ -40,6 +40,8 @@ class Wish(NamedTuple):
     on_owner_loss: OnOwnerLoss = OnOwnerLoss.RELEASE
     adopts: bool = False
     """It asks for an async job whose owner is gone."""
+    take: Callable[[HeldJob], None] = lambda _: None
+    """Hands the job to its lease, in the step in which it is held."""
 
 
 class Session:

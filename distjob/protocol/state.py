@@ -14,7 +14,7 @@ from distjob.errors import ClientClosed
 from distjob.hooks import How, SessionLost, SessionOpened
 from distjob.protocol.effects import Clock, Signal
 from distjob.protocol.holdings import Holdings
-from distjob.protocol.parts import IDLE, Leftover, Session, View, Waiter, Wish
+from distjob.protocol.parts import IDLE, HeldJob, Leftover, Session, View, Waiter, Wish
 from distjob.rules.line import stirred
 from distjob.rules.record import JobRecord
 from distjob.rules.ticket import Owner, Ticket
@@ -42,6 +42,7 @@ class ClientState:
     stir        whoever leaves something to do        it comes while the hands wait
     unread      heart (a renewal came through),       a store that pushes nothing has messages that
                 hands                                 nobody waits for
+    dropped     a finalizer, without a lock           nobody has the client any more
     closing     `close`                               what is under way while the client closes
     over        the shells, with the store            errors of a closed store are no outage
     views       `saw`, closing                        the next commit starts from what was seen
@@ -50,7 +51,7 @@ class ClientState:
     waiters     `enroll`, `dismiss`                   a wake-up that comes before the reply to the
                                                       commit that got in line
     receiver    waiters and hands, while they listen  two of one client receive at a time
-    turns       `my_turn`, `given_up`, `next_turn`    operations of one client collide on a VM
+    turns       `my_turn`, `next_turn`               operations of one client collide on a VM
     early       hearing, begin, heart                  a wake-up that comes before the reply to the
                                                       commit that granted the job
     leftovers   `leave`, hands, begin                 a cancellation that is cancelled
@@ -72,6 +73,7 @@ class ClientState:
         pushed: bool,
         clock: Clock,
         signal: Callable[[], Signal],
+        bell: Callable[[], Signal] | None = None,
         hooked: bool = False,
     ) -> None:
         self.owner = owner
@@ -92,6 +94,8 @@ class ClientState:
         self.unread = False
         """A renewal has come through: messages that are not pushed are to be looked for."""
         self.closing = False
+        self.dropped = False
+        """The client is garbage: it closes itself."""
         self.over = False
         """The store was closed, too: what it says from now on is no outage."""
         self.views: dict[str, View] = {}
@@ -101,8 +105,8 @@ class ClientState:
         self.waiters: dict[str, dict[str, Waiter]] = {}
         self.receiver: Waiter | object | None = None
         """Who receives the session's messages, for all: a waiter, or `HANDS`."""
-        self.turns: dict[str, deque[Signal] | None] = {}
-        """VMs that an operation is changing now, and those that come after it."""
+        self.turns: dict[str, tuple[object, deque[tuple[object, Signal]]]] = {}
+        """VMs that an operation is changing now, which it is, and those that come after it."""
         self.early: dict[str, int] = {}
         """VMs that were being changed: the version of a wake-up that came before the reply."""
         self.leftovers: dict[tuple[str, str], Leftover] = {}
@@ -111,7 +115,7 @@ class ClientState:
         """There are leftovers of which the hands, if they listen, do not know."""
         self.asking: dict[tuple[str, str], bool] = {}
         """Tickets (VM, id) of begins under way; True of adoptions, which closing gives back."""
-        self.holdings = Holdings(clock, self.stir, signal(), hooked=hooked)
+        self.holdings = Holdings(clock, self.stir, (bell or signal)(), hooked=hooked)
         """What this session holds."""
 
     # -- session -------------------------------------------------------------------------------
@@ -151,6 +155,16 @@ class ClientState:
         """Raises ClientClosed from the moment on at which `close` was called."""
         if self.closing:
             raise ClientClosed(CLOSED)
+
+    def drop(self, held: HeldJob) -> bool:
+        """Leave to the background a job whose lease is garbage; whether it was held.
+
+        Called by finalizers, which run between any two bytecodes of any thread: not an atomic step.
+        """
+        if self.closing or not held.holds(self.clock.monotonic()):
+            return False
+        self.holdings.dropped.append(held)
+        return True
 
     def close(self) -> None:
         """Let everybody who waits find that the client is closed."""
@@ -226,32 +240,31 @@ class ClientState:
 
     # -- turns ---------------------------------------------------------------------------------
 
-    def my_turn(self, vm: str) -> Signal | None:
-        """None: change ``vm`` now, `next_turn` must follow; else wait for this signal first.
+    def my_turn(self, vm: str, mine: object) -> Signal | None:
+        """None: change ``vm`` now; else wait for this signal first. `next_turn` must follow.
 
         So the operations of one client don't collide on a VM. Nothing but speed rests on it.
+        ``mine`` tells this operation from others.
         """
         if vm not in self.turns:
-            self.turns[vm] = None
+            self.turns[vm] = mine, deque()
             self.early.pop(vm, None)
             return None
-        if (after := self.turns[vm]) is None:
-            after = self.turns[vm] = deque()
-        after.append(signal := self.new_signal())
+        signal = self.new_signal()
+        self.turns[vm][1].append((mine, signal))
         return signal
 
-    def given_up(self, vm: str, turn: Signal) -> bool:
-        """Do not wait any more; False if the turn has come, so that `next_turn` must follow."""
-        after = self.turns.get(vm)
-        if after is None or turn not in after:
-            return False
-        after.remove(turn)
-        return True
-
-    def next_turn(self, vm: str) -> None:
-        """Whoever had the turn has changed ``vm``, or failed to."""
-        if after := self.turns[vm]:
-            after.popleft().set()
+    def next_turn(self, vm: str, mine: object) -> None:
+        """Whoever this is has changed ``vm``, failed to, or waits for its turn no more."""
+        if vm not in self.turns:
+            return
+        holder, after = self.turns[vm]
+        if holder is not mine:
+            self.turns[vm] = holder, deque(one for one in after if one[0] is not mine)
+        elif after:
+            first, signal = after.popleft()
+            self.turns[vm] = first, after
+            signal.set()
         else:
             del self.turns[vm]
 
