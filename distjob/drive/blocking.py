@@ -114,6 +114,8 @@ class Runner:
         except BaseException:
             with self.lock:  # what was raised between two steps, as by a signal's handler, ends it
                 op.close()
+            if self.me.leftovers:
+                self.me.holdings.due.set()
             self.tell()
             raise
         self.tell()

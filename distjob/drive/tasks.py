@@ -117,6 +117,8 @@ class AsyncRunner:
             return await self._run(op)
         except BaseException:
             op.close()  # this task is given up, or a signal's handler has raised between two steps
+            if self.me.leftovers:
+                self.me.holdings.due.set()
             raise
 
     async def _run(self, op: Op[T]) -> T:

@@ -147,8 +147,8 @@ class _Attempt:
             yield from self.abandon()
             raise
         finally:
-            self.me.dismiss(self.vm, self.ticket.id)
             self.me.asking.pop(key, None)
+            self.me.dismiss(self.vm, self.ticket.id)
             if self.told_waiting and not self.settled:
                 self.tell_given_up()
         return held or self.refuse(view.record)

@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 from distjob.errors import BackendUnavailable, ClientClosed
 from distjob.hooks import Fate
 from distjob.protocol.effects import Commit, Interrupt, Op, Read, Wait, ask
-from distjob.protocol.parts import IDLE, Session, View
+from distjob.protocol.parts import IDLE, Session, Turn, View
 from distjob.protocol.state import HANDS, ClientState
 from distjob.protocol.tries import Tries, settle
 from distjob.rules.async_job import clear, detach
@@ -96,7 +96,7 @@ def change(
     Raises SessionEnded; BackendUnavailable, ClientClosed (nothing was changed), OutcomeUnknown,
     RecordError. A commit of which nobody knows stays in doubt (`Session.doubts`).
     """
-    mine = object()
+    mine = Turn()
     try:
         if turn := me.my_turn(vm, mine):  # if it does not come in time, one goes on all the same
             yield from ask(Wait(max(0.0, until - me.clock.monotonic()), turn))

@@ -122,14 +122,13 @@ def call_users(me: ClientState) -> Op[None]:
 
 
 def _end_dropped(me: ClientState) -> Op[None]:
-    """Leave to the hands, at once, the jobs whose leases are garbage."""
-    before = len(me.leftovers)
+    """Leave to the hands, at once, the jobs whose leases are garbage, and what is left besides."""
     while me.holdings.dropped:
         one = me.holdings.dropped.popleft()
         if held := me.holdings.forsake(one.vm, one.ticket.id):
             me.leave(held.vm, held.ticket.id, outlives=held.outlives)
             me.holdings.tell_ended(held)
-    if len(me.leftovers) > before:
+    if me.leftovers and me.receiver is HANDS:
         yield from ask(Interrupt())
 
 

@@ -48,7 +48,7 @@ FOUND = (
         (
             (
                 "begin.py",
-                "self.me.leave(self.vm, self.ticket.id, gives_back=self.adopts)  # for a",
+                "self.leave()  # for a",
                 "pass  #",
             ),
         ),
