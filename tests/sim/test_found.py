@@ -82,7 +82,7 @@ FOUND = (
                 "            if mine in ended or not self",
                 "            if False and not self",
             ),
-            ("begin.py", "is not None and session.holds(me.clock.monotonic()):", "is not None:"),
+            ("change.py", "is not None and session.holds(me.clock.monotonic()):", "is not None:"),
         ),
     ),
     Found(
