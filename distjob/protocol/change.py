@@ -13,9 +13,10 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 from distjob.errors import BackendUnavailable, ClientClosed
 from distjob.hooks import Fate
 from distjob.protocol.effects import Commit, Interrupt, Op, Read, Wait, ask
-from distjob.protocol.parts import IDLE, Session, Turn, View
+from distjob.protocol.parts import IDLE, Session, View
 from distjob.protocol.state import HANDS, ClientState
 from distjob.protocol.tries import Tries, settle
+from distjob.protocol.turns import Turn
 from distjob.rules.async_job import clear, detach
 from distjob.rules.codec import decode, encode
 from distjob.rules.line import woken
@@ -98,11 +99,13 @@ def change(
     """
     mine = Turn()
     try:
-        if turn := me.my_turn(vm, mine):  # if it does not come in time, one goes on all the same
+        if turn := me.turns.take(vm, mine):  # if it does not come in time, one goes on all the same
             yield from ask(Wait(max(0.0, until - me.clock.monotonic()), turn))
+        else:
+            me.early.pop(vm, None)
         return (yield from _change(me, session, vm, edit, until=until, ended=ended))
     finally:
-        me.next_turn(vm, mine)
+        me.turns.leave(vm, mine)
 
 
 def _change(

@@ -175,12 +175,6 @@ class Leftover(NamedTuple):
     """It may have left an orphan."""
 
 
-class Turn:
-    """An operation's turn to change a VM."""
-
-    __slots__ = ("__weakref__",)
-
-
 class Waiter:
     """One begin call that waits, on this side."""
 

@@ -7,15 +7,14 @@ must not know of stores, threads or clocks other than those it was given.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from weakref import ref
 
 from distjob.errors import ClientClosed
 from distjob.hooks import How, SessionLost, SessionOpened
 from distjob.protocol.effects import Clock, Signal
 from distjob.protocol.holdings import Holdings
-from distjob.protocol.parts import IDLE, HeldJob, Leftover, Session, Turn, View, Waiter, Wish
+from distjob.protocol.parts import IDLE, HeldJob, Leftover, Session, View, Waiter, Wish
+from distjob.protocol.turns import Turns
 from distjob.rules.line import stirred
 from distjob.rules.record import JobRecord
 from distjob.rules.ticket import Owner, Ticket
@@ -52,7 +51,7 @@ class ClientState:
     waiters     `enroll`, `dismiss`                   a wake-up that comes before the reply to the
                                                       commit that got in line
     receiver    waiters and hands, while they listen  two of one client receive at a time
-    turns       `my_turn`, `next_turn`               operations of one client collide on a VM
+    turns       `change`                              operations of one client collide on a VM
     early       hearing, begin, heart                  a wake-up that comes before the reply to the
                                                       commit that granted the job
     leftovers   `leave`, hands, begin                 a cancellation that is cancelled
@@ -106,8 +105,8 @@ class ClientState:
         self.waiters: dict[str, dict[str, Waiter]] = {}
         self.receiver: Waiter | object | None = None
         """Who receives the session's messages, for all: a waiter, or `HANDS`."""
-        self.turns: dict[str, tuple[ref[Turn], deque[tuple[ref[Turn], Signal]]]] = {}
-        """VMs that an operation is changing now, which it is, and those that come after it."""
+        self.turns = Turns(signal)
+        """VMs that an operation is changing now, and those that come after it."""
         self.early: dict[str, int] = {}
         """VMs that were being changed: the version of a wake-up that came before the reply."""
         self.leftovers: dict[tuple[str, str], Leftover] = {}
@@ -238,43 +237,6 @@ class ClientState:
 
     def _all_waiters(self) -> list[Waiter]:
         return [waiter for here in self.waiters.values() for waiter in here.values()]
-
-    # -- turns ---------------------------------------------------------------------------------
-
-    def my_turn(self, vm: str, mine: Turn) -> Signal | None:
-        """None: change ``vm`` now; else wait for this signal first. `next_turn` must follow.
-
-        So the operations of one client don't collide on a VM. Nothing but speed rests on it. An
-        operation that a signal's handler has broken off may not come to that: its turn is garbage.
-        """
-        if vm in self.turns and self.turns[vm][0]() is None:
-            self._pass_on(vm)
-        if vm not in self.turns:
-            self.turns[vm] = ref(mine), deque()
-            self.early.pop(vm, None)
-            return None
-        signal = self.new_signal()
-        self.turns[vm][1].append((ref(mine), signal))
-        return signal
-
-    def next_turn(self, vm: str, mine: Turn) -> None:
-        """Whoever this is has changed ``vm``, failed to, or waits for its turn no more."""
-        if vm not in self.turns:
-            return
-        holder, after = self.turns[vm]
-        if holder() is mine or holder() is None:
-            self._pass_on(vm)
-        else:
-            self.turns[vm] = holder, deque(one for one in after if one[0]() is not mine)
-
-    def _pass_on(self, vm: str) -> None:
-        _, after = self.turns.pop(vm)
-        while after:
-            first, signal = after.popleft()
-            if first() is not None:
-                self.turns[vm] = first, after
-                signal.set()
-                return
 
     # -- records -------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ FOUND = (
     Found(
         "a cancelled begin whose commit arrives after its withdrawal",
         "calm",
-        11,
+        327,
         (
             (
                 "tries.py",
@@ -44,7 +44,7 @@ FOUND = (
     Found(
         "a second cancel during the withdrawal",
         "calm",
-        34,
+        248,
         (
             (
                 "begin.py",
@@ -56,7 +56,7 @@ FOUND = (
     Found(
         "a commit without a reply that arrives when the VM is idle again",
         "late",
-        16,
+        10,
         (
             (
                 "tries.py",
@@ -68,7 +68,7 @@ FOUND = (
     Found(
         "a renewal that is answered after the local deadline",
         "sleep",
-        457,
+        381,
         (("heart.py", "    elif me.clock.monotonic() < session.deadline:", "    elif True:"),),
     ),
     Found(
@@ -94,13 +94,13 @@ FOUND = (
     Found(
         "a waiter that was taken out by force, and timed out before it heard",
         "deaf",
-        299,
+        90,
         (("begin.py", "changed.found if changed.made else waited_in", "changed.found"),),
     ),
     Found(
         "a request to abort whose reply was lost asks the next job, too",
         "lossy",
-        233,
+        46,
         (("outside.py", "if not record.holder_of(mine.ticket.id):", "if False:"),),
     ),
     Found(
@@ -112,13 +112,13 @@ FOUND = (
     Found(
         "an eviction whose reply was lost, and who was evicted asks again",
         "lossy",
-        290,
+        52,
         (("outside.py", "in (*changed.unheard, changed.found):", "in (changed.found,):"),),
     ),
     Found(
         "an end that was cancelled, and then the client closed",
         "storm",
-        880,
+        106,
         (("closing.py", "in leftovers.items():", "in ():"),),
     ),
     Found(

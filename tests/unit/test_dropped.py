@@ -7,7 +7,7 @@ import gc
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -115,13 +115,26 @@ async def fails() -> None:
     raise KeyError("mine")
 
 
+def begun_and_failed(jobs: AsyncClient) -> Iterator[Awaitable[object]]:
+    """A begin, and what fails once that has come to its end."""
+    task = asyncio.create_task(jobs.begin("vm", Job.MODIFY))
+
+    async def fail() -> None:
+        await asyncio.wait([task])
+        raise KeyError("mine")
+
+    yield task
+    yield fail()
+
+
 def test_what_a_gather_with_a_failure_has_begun_is_ended(
     server: MemoryServer, other: Client
 ) -> None:
     async def main() -> None:
         async with await opened(server) as jobs:
             with pytest.raises(KeyError):
-                await asyncio.gather(jobs.begin("vm", Job.MODIFY), fails())
+                await asyncio.gather(*begun_and_failed(jobs))
+            gc.collect()
             await asyncio.to_thread(free, other)
 
     with pytest.warns(ResourceWarning, match="Lease modify of VM 'vm'"):
