@@ -7,24 +7,27 @@ checks. All rules are in rules/, all waiting and retrying in protocol/.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from distjob.drive import arguments
-from distjob.drive.blocking import BACKGROUND, Runner, log
+from distjob.drive.background import Background
+from distjob.drive.blocking import Bell, Runner
 from distjob.drive.names import Seconds, check_vm
-from distjob.errors import BackendUnavailable, BadRequest, DistjobError
+from distjob.errors import BadRequest, DistjobError
 from distjob.hooks import Hook
 from distjob.lease import AsyncJobLease, Lease
 from distjob.leases import BeginsMany
-from distjob.protocol.closing import close
-from distjob.protocol.hands import make_calls
 from distjob.protocol.heart import open_session
 from distjob.protocol.look import JobStatus, VMStatus, orphans, status, statuses
 from distjob.protocol.outside import discard, evict
+from distjob.protocol.parts import Wish
 from distjob.rules.jobs import AgentJobLike, AsyncJobLike, JobLike, OnOwnerLoss, OnOwnerLossLike
 from distjob.store import Guarantees, Store
+
+L = TypeVar("L", bound=Lease)
 
 
 class Client(BeginsMany):
@@ -59,6 +62,7 @@ class Client(BeginsMany):
             self._me = arguments.controller(
                 store.guarantees,
                 threading.Event,
+                Bell,
                 name=controller,
                 ttl=ttl,
                 wait=wait,
@@ -70,12 +74,7 @@ class Client(BeginsMany):
         except BaseException:
             store.close()
             raise
-        self._background = [
-            threading.Thread(target=self._keep, args=(name,), name=name, daemon=True)
-            for name in BACKGROUND
-        ]
-        for thread in self._background:
-            thread.start()
+        self._background = Background(self._runner, store)
 
     @property
     def guarantees(self) -> Guarantees:
@@ -105,8 +104,7 @@ class Client(BeginsMany):
         BackendUnavailable, RecordError, ClientClosed. OutcomeUnknown: it may be held until it is
         withdrawn in the background. Ctrl-C withdraws it. Source: ``virDomainObjBeginJob``.
         """
-        wish = arguments.sync(vm, job, agent, api)
-        return Lease(self._runner, self._runner.run(arguments.begin(self._me, vm, wish, wait)))
+        return self._begin(Lease(self._runner, self), vm, arguments.sync(vm, job, agent, api), wait)
 
     def try_begin(
         self,
@@ -121,9 +119,10 @@ class Client(BeginsMany):
         Arguments and errors as `begin`, but for JobTimeout. ``max_queued`` counts here too.
         Source: ``virDomainObjBeginJobNowait``.
         """
-        op = arguments.begin_now(self._me, vm, arguments.sync(vm, job, agent, api))
-        held = self._runner.run(op)
-        return Lease(self._runner, held) if held else None
+        lease = Lease(self._runner, self)
+        wish = arguments.sync(vm, job, agent, api)._replace(take=lease._take)
+        lease._begun(arguments.begin_now(self._me, vm, wish))
+        return lease if lease._is_held else None
 
     def begin_agent(
         self, vm: str, job: AgentJobLike, *, api: str = "", wait: Seconds | None = None
@@ -132,29 +131,33 @@ class Client(BeginsMany):
 
         Source: ``virDomainObjBeginAgentJob``.
         """
-        wish = arguments.agent(vm, job, api)
-        return Lease(self._runner, self._runner.run(arguments.begin(self._me, vm, wish, wait)))
+        return self._begin(Lease(self._runner, self), vm, arguments.agent(vm, job, api), wait)
 
     def begin_async(
         self,
         vm: str,
         kind: AsyncJobLike,
         *,
+        mask: Iterable[JobLike] | None = None,
         on_owner_loss: OnOwnerLossLike = OnOwnerLoss.RELEASE,
         api: str = "",
         wait: Seconds | None = None,
     ) -> AsyncJobLease:
         """Begin a long job, which runs in nested steps and lets in only what its mask allows.
 
-        It needs the sync slot free to start, and does not take it. ``on_owner_loss``: what becomes
+        It needs the sync slot free to start, and does not take it. ``mask``: the sync jobs that it
+        lets in from the moment at which it is granted, and `Job.DESTROY`; ``query, destroy, abort``
+        if None; `AsyncJobLease.allow` replaces it. ``on_owner_loss``: what becomes
         of it when this controller dies or closes: "release" frees the VM, "orphan" keeps the job,
         mask in force, until somebody adopts or discards it. Else as `begin`; never refused by
         ``max_queued``. Source: ``virDomainObjBeginAsyncJob``.
         """
-        wish = arguments.long(vm, kind, on_owner_loss, api)
-        return AsyncJobLease(
-            self._runner, self._runner.run(arguments.begin(self._me, vm, wish, wait))
-        )
+        wish = arguments.long(vm, kind, mask, on_owner_loss, api)
+        return self._begin(AsyncJobLease(self._runner, self), vm, wish, wait)
+
+    def _begin(self, lease: L, vm: str, wish: Wish, wait: Seconds | None) -> L:
+        wish = wish._replace(take=lease._take)
+        return lease._begun(arguments.begin(self._me, vm, wish, wait))
 
     # -- async jobs of others ------------------------------------------------------------------
 
@@ -167,9 +170,9 @@ class Client(BeginsMany):
         If it is cancelled, the job is left as it was.
         Source: ``qemuDomainObjStartJobPhase``, and libvirt's recovery after a restart.
         """
-        return AsyncJobLease(
-            self._runner, self._runner.run(arguments.adopt(self._me, vm, kind, api))
-        )
+        lease = AsyncJobLease(self._runner, self)
+        wish = arguments.heir(vm, kind, api)._replace(take=lease._take)
+        return lease._begun(arguments.adopt(self._me, vm, wish))
 
     def abort(
         self, vm: str, *, reason: str = "", api: str = "", wait: Seconds | None = None
@@ -243,19 +246,11 @@ class Client(BeginsMany):
                 return
             self._closed = True
             self._me.close()
-        try:
-            self._interrupt()
-            for thread in self._background:
-                thread.join()
-            self._runner.run(close(self._me))
-        finally:
-            self._runner.run(make_calls(self._me))
-            self._me.over = True
-            self._store.close()
+        self._background.close()
 
     def _refuse_callback(self) -> None:
         """Raises BadRequest in a callback of this client, for whose end closing it waits."""
-        if threading.current_thread() in self._background:
+        if threading.current_thread() in self._background.threads:
             raise BadRequest(
                 "a client can't be closed in a callback of its own, for whose end it waits:"
                 " let another thread close it"
@@ -288,21 +283,9 @@ class Client(BeginsMany):
     def _of(self, vm: str) -> Client:  # noqa: ARG002  there is but this one
         return self
 
-    def _keep(self, name: str) -> None:
-        """A thread in the background. It must never die silently: leases depend on it."""
-        try:
-            self._runner.run(BACKGROUND[name](self._me))
-        except BaseException:
-            log.exception("distjob: %s has died; all leases of this client are lost", name)
-            with self._runner.lock:
-                if self._me.session:
-                    self._me.lose(self._me.session, f"{name} has died, see the log")
-                self._me.close()
-            self._runner.run(make_calls(self._me))
-            raise
-
-    def _interrupt(self) -> None:
-        try:
-            self._store.interrupt()
-        except BackendUnavailable as error:
-            log.info("distjob: closing without waking the background: %s", error)
+    def __del__(self) -> None:
+        """A client that is garbage, with all its leases, closes itself in the background."""
+        background = getattr(self, "_background", None)
+        if background is not None and background.drop():
+            text = f"{self!r} is garbage, and was never closed: it is closed in the background"
+            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)

@@ -7,9 +7,10 @@ leases. `LeaseFacts` is what blocking and asyncio leases have in common, word fo
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from types import TracebackType
-from typing import NoReturn, Protocol, Self, TypeVar
+from typing import Any, NoReturn, Protocol, Self, TypeVar
 
 from distjob.drive import arguments
 from distjob.drive.blocking import Runner
@@ -36,16 +37,40 @@ class Steps(Protocol):
 
     def check_process(self) -> None: ...
 
+    def drop(self, held: HeldJob) -> bool: ...
+
     def step(self, op: Op[T]) -> T: ...
 
 
 class LeaseFacts:
     """What is known of a job that is held, without asking anybody."""
 
-    __slots__ = ("_held", "_runner")
+    __slots__ = ("_held", "_keeps", "_runner")
 
     _held: HeldJob
+    """Not there before the job is held."""
+    _keeps: object
+    """What must not be garbage before it: its client, or the lease that it is a step of."""
     _runner: Steps
+
+    def _take(self, held: HeldJob) -> None:
+        self._held = held
+
+    @property
+    def _is_held(self) -> bool:
+        """Whether the job was granted."""
+        return hasattr(self, "_held")
+
+    def _drop(self) -> bool:
+        """Have the job ended in the background if it is held; whether it was."""
+        held = getattr(self, "_held", None)
+        return held is not None and self._runner.drop(held)
+
+    def __del__(self) -> None:
+        """A job whose lease is garbage is nobody's: it is ended, and where it began is told."""
+        if self._drop():
+            text = f"{self!r} is garbage, and was never ended: its job is ended in the background"
+            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
 
     @property
     def vm(self) -> str:
@@ -182,9 +207,19 @@ class Lease(LeaseFacts):
     __slots__ = ()
     _runner: Runner
 
-    def __init__(self, runner: Runner, held: HeldJob) -> None:
+    def __init__(self, runner: Runner, keeps: object) -> None:
         self._runner = runner
-        self._held = held
+        self._keeps = keeps
+
+    def _begun(self, op: Op[Any]) -> Self:
+        """Run ``op``, which takes the job; whatever is raised, even then, nobody holds it."""
+        try:
+            self._runner.run(op)
+        except BaseException:
+            if self._drop():
+                del self._held
+            raise
+        return self
 
     def end(self) -> None:
         """End the job and let in who waits, in one round trip. Not held afterwards.
@@ -232,8 +267,9 @@ class AsyncJobLease(Lease, LongFacts):
         Source: ``virDomainObjBeginNestedJob``.
         """
         self._claim()
-        wish, me = arguments.step(self._held, api), self._runner.me
-        return Lease(self._runner, self._runner.run(arguments.begin(me, self.vm, wish, wait)))
+        lease = Lease(self._runner, self)
+        wish = arguments.step(self._held, api)._replace(take=lease._take)
+        return lease._begun(arguments.begin(self._runner.me, self.vm, wish, wait))
 
     def allow(self, *jobs: JobLike) -> None:
         """Let in these sync jobs, and `Job.DESTROY`, from now on; waiters among them start at once.

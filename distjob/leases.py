@@ -7,7 +7,7 @@ ended, and what is given back, is protocol/many.py's.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, Self, TypeVar
 
@@ -89,6 +89,11 @@ class LeasesFacts(Mapping[str, L], Generic[L]):
         for lease in self._counting() or self._leases.values():
             lease.on_lost(once)
 
+    def _drop(self) -> None:
+        """Have those ended in the background that are held, though their end has begun."""
+        for lease in self._leases.values():
+            lease._drop()  # noqa: SLF001
+
     def _counting(self) -> list[L]:
         return [lease for lease in self._leases.values() if not lease.ended]
 
@@ -114,7 +119,11 @@ class Leases(LeasesFacts[Lease]):
         `Lease.end`: of several errors LeaseLost rather than another, with the others as its notes.
         """
         in_order = [self._leases[vm] for vm in sorted(self._leases)]
-        carry_out(end_many([(lease._runner, lease._held) for lease in in_order]))  # noqa: SLF001
+        try:
+            carry_out(end_many([(lease._runner, lease._held) for lease in in_order]))  # noqa: SLF001
+        except BaseException:
+            self._drop()
+            raise
 
     def __enter__(self) -> Self:
         """Raises as `check`."""
@@ -175,11 +184,26 @@ class BeginsMany:
         started = clock.monotonic()
         wishes = arguments.many(jobs, api)
         seconds = None if wait is None else check_wait(wait)
-        parts = [(self._of(wish.vm)._runner, wish) for wish in wishes]  # noqa: SLF001
+        leases: dict[str, Lease] = {}
+        for part in wishes:
+            client = self._of(part.vm)
+            kind = AsyncJobLease if part.wish.kind else Lease
+            leases[part.vm] = kind(client._runner, client)  # noqa: SLF001
+        parts = [(leases[one.vm]._runner, one.taken_by(leases[one.vm]._take)) for one in wishes]  # noqa: SLF001
         patience = parts[0][0].me.wait if seconds is None else seconds
-        held = carry_out(begin_many(parts, started, patience))
-        by_vm = {job.vm: (AsyncJobLease if job.long else Lease)(who, job) for who, job in held}
-        return Leases({vm: by_vm[vm] for vm in jobs})
+        try:
+            carry_out(begin_many(parts, started, patience))
+        except BaseException:
+            forget(leases.values())
+            raise
+        return Leases({vm: leases[vm] for vm in jobs})
+
+
+def forget(leases: Iterable[LeaseFacts]) -> None:
+    """Of those that nobody is given: what one holds all the same is ended in the background."""
+    for lease in leases:
+        if lease._drop():  # noqa: SLF001
+            del lease._held  # noqa: SLF001
 
 
 def carry_out(plan: Plan[Runner, T]) -> T:

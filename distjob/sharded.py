@@ -105,12 +105,15 @@ class ShardedClient(Client):
         vm: str,
         kind: AsyncJobLike,
         *,
+        mask: Iterable[JobLike] | None = None,
         on_owner_loss: OnOwnerLossLike = OnOwnerLoss.RELEASE,
         api: str = "",
         wait: Seconds | None = None,
     ) -> AsyncJobLease:
         there = self._of(vm)
-        return there.begin_async(vm, kind, on_owner_loss=on_owner_loss, api=api, wait=wait)
+        return there.begin_async(
+            vm, kind, mask=mask, on_owner_loss=on_owner_loss, api=api, wait=wait
+        )
 
     def adopt(self, vm: str, kind: AsyncJobLike, *, api: str = "") -> AsyncJobLease:
         return self._of(vm).adopt(vm, kind, api=api)

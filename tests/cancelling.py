@@ -80,7 +80,7 @@ async def cancel_at_each_step(
             await _idle(other)
             assert not jobs._me.waiters
             assert not jobs._me.holdings.by_vm
-            while jobs._me.turns:  # its background task is tidying up
+            while jobs._me.turns.taken():  # its background task is tidying up
                 await asyncio.sleep(0.001)
             lease = await jobs.begin("vm", "modify")
             await lease.end()

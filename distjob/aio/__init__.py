@@ -5,6 +5,7 @@
             await attach_disk("vm-42", fence=lease.fence)
 
     client.py lease.py leases.py  `AsyncClient`; its leases, of one and of several VMs
+    background.py        its tasks in the background, and how they end
     opening.py           what begin and connect return: to be awaited, or entered
     sharded.py           `connect`, and a client over several shards
 

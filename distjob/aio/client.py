@@ -7,27 +7,29 @@ All rules are in rules/, all waiting and retrying in protocol/.
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Generator, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from distjob import client as blocking
+from distjob.aio.background import AsyncBackground
 from distjob.aio.lease import AsyncJobLease, Lease
 from distjob.aio.leases import BeginsMany
 from distjob.aio.opening import like, opens
 from distjob.drive import arguments
-from distjob.drive.blocking import BACKGROUND, log
 from distjob.drive.names import Seconds, check_vm
 from distjob.drive.tasks import AsyncRunner, Signal
 from distjob.errors import ClientClosed, DistjobError
 from distjob.hooks import Hook
-from distjob.protocol.closing import close
-from distjob.protocol.hands import make_calls
 from distjob.protocol.heart import open_session
 from distjob.protocol.look import JobStatus, VMStatus, orphans, status, statuses
 from distjob.protocol.outside import discard, evict
+from distjob.protocol.parts import Wish
 from distjob.rules.jobs import AgentJobLike, AsyncJobLike, JobLike, OnOwnerLoss, OnOwnerLossLike
 from distjob.store import AsyncStore, Guarantees
+
+L = TypeVar("L", bound=Lease)
 
 
 class AsyncClient(BeginsMany):
@@ -57,6 +59,7 @@ class AsyncClient(BeginsMany):
         self._me = arguments.controller(
             store.guarantees,
             Signal,
+            Signal,
             name=controller,
             ttl=ttl,
             wait=wait,
@@ -64,8 +67,7 @@ class AsyncClient(BeginsMany):
             hooked=bool(hooks := tuple(hooks)),
         )
         self._runner = AsyncRunner(self._me, store, hooks)
-        self._background: list[asyncio.Task[None]] = []
-        self._closing: asyncio.Task[None] | None = None
+        self._background: AsyncBackground | None = None
 
     @property
     def guarantees(self) -> Guarantees:
@@ -85,9 +87,8 @@ class AsyncClient(BeginsMany):
         api: str = "",
         wait: Seconds | None = None,
     ) -> Lease:
-        wish = arguments.sync(vm, job, agent, api)
-        return Lease(
-            self._runner, await self._runner.run(arguments.begin(self._me, vm, wish, wait))
+        return await self._begin(
+            Lease(self._runner, self), vm, arguments.sync(vm, job, agent, api), wait
         )
 
     @like(blocking.Client.try_begin)
@@ -99,19 +100,17 @@ class AsyncClient(BeginsMany):
         agent: AgentJobLike | None = None,
         api: str = "",
     ) -> Lease | None:
-        op = arguments.begin_now(self._me, vm, arguments.sync(vm, job, agent, api))
-        held = await self._runner.run(op)
-        return Lease(self._runner, held) if held else None
+        lease = Lease(self._runner, self)
+        wish = arguments.sync(vm, job, agent, api)._replace(take=lease._take)
+        await lease._begun(arguments.begin_now(self._me, vm, wish))
+        return lease if lease._is_held else None
 
     @opens
     @like(blocking.Client.begin_agent)
     async def begin_agent(
         self, vm: str, job: AgentJobLike, *, api: str = "", wait: Seconds | None = None
     ) -> Lease:
-        wish = arguments.agent(vm, job, api)
-        return Lease(
-            self._runner, await self._runner.run(arguments.begin(self._me, vm, wish, wait))
-        )
+        return await self._begin(Lease(self._runner, self), vm, arguments.agent(vm, job, api), wait)
 
     @opens
     @like(blocking.Client.begin_async)
@@ -120,21 +119,26 @@ class AsyncClient(BeginsMany):
         vm: str,
         kind: AsyncJobLike,
         *,
+        mask: Iterable[JobLike] | None = None,
         on_owner_loss: OnOwnerLossLike = OnOwnerLoss.RELEASE,
         api: str = "",
         wait: Seconds | None = None,
     ) -> AsyncJobLease:
-        wish = arguments.long(vm, kind, on_owner_loss, api)
-        held = await self._runner.run(arguments.begin(self._me, vm, wish, wait))
-        return AsyncJobLease(self._runner, held)
+        wish = arguments.long(vm, kind, mask, on_owner_loss, api)
+        return await self._begin(AsyncJobLease(self._runner, self), vm, wish, wait)
+
+    async def _begin(self, lease: L, vm: str, wish: Wish, wait: Seconds | None) -> L:
+        wish = wish._replace(take=lease._take)
+        return await lease._begun(arguments.begin(self._me, vm, wish, wait))
 
     # -- async jobs of others ------------------------------------------------------------------
 
     @opens
     @like(blocking.Client.adopt)
     async def adopt(self, vm: str, kind: AsyncJobLike, *, api: str = "") -> AsyncJobLease:
-        held = await self._runner.run(arguments.adopt(self._me, vm, kind, api))
-        return AsyncJobLease(self._runner, held)
+        lease = AsyncJobLease(self._runner, self)
+        wish = arguments.heir(vm, kind, api)._replace(take=lease._take)
+        return await lease._begun(arguments.adopt(self._me, vm, wish))
 
     @like(blocking.Client.abort)
     async def abort(
@@ -182,7 +186,7 @@ class AsyncClient(BeginsMany):
             self._me.close()
             await self._store.close()
             raise
-        self._background = [asyncio.create_task(self._keep(name), name=name) for name in BACKGROUND]
+        self._background = AsyncBackground(self._runner, self._store)
         return self
 
     @like(blocking.Client.close)
@@ -190,42 +194,10 @@ class AsyncClient(BeginsMany):
         if self._runner.forked or not self._background:
             return
         self._runner.check_process()
-        if self._closing is not None and self._closing.done():
-            return
-        if self._closing is None:
-            self._me.close()
-            self._closing = asyncio.create_task(self._close(), name="distjob-close")
-        # Whoever is cancelled while it waits leaves the closing to go on.
-        await asyncio.shield(self._closing)
-
-    async def _close(self) -> None:
-        try:
-            self._store.interrupt()
-            await asyncio.wait(self._background)
-            await self._runner.run(close(self._me))
-        finally:
-            await self._runner.run(make_calls(self._me))
-            self._me.over = True
-            await self._store.close()
+        await self._background.close()
 
     async def _of(self, vm: str) -> AsyncClient:  # noqa: ARG002  there is but this one
         return self
-
-    async def _keep(self, name: str) -> None:
-        """A task in the background. It must never die silently: leases depend on it."""
-        try:
-            await self._runner.run(BACKGROUND[name](self._me))
-        except BaseException as error:
-            cancelled = isinstance(error, asyncio.CancelledError)  # as the loop's end does
-            if not cancelled:
-                log.exception("distjob: %s has died; all leases of this client are lost", name)
-            if self._me.session:
-                why = "was cancelled" if cancelled else "has died, see the log"
-                self._me.lose(self._me.session, f"the task {name} {why}")
-            self._me.close()
-            await self._runner.run(make_calls(self._me))
-            if cancelled:
-                raise
 
     def __await__(self) -> Generator[Any, Any, Self]:
         return self._open().__await__()
@@ -250,3 +222,10 @@ class AsyncClient(BeginsMany):
         owner = self._me.owner
         state = "closed" if self._me.closing else "open" if self._background else "not open yet"
         return f"<AsyncClient {owner.controller} ({owner.host}, pid {owner.pid}), {state}>"
+
+    def __del__(self) -> None:
+        """A client that is garbage, with all its leases, closes itself in the background."""
+        background = getattr(self, "_background", None)
+        if background is not None and background.drop():
+            text = f"{self!r} is garbage, and was never closed: it is closed in the background"
+            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from distjob import lease as blocking
 from distjob.aio.opening import like, opens
@@ -18,7 +18,7 @@ from distjob.lease import LeaseFacts, LongFacts
 from distjob.protocol import held as holding
 from distjob.protocol import owner as owning
 from distjob.protocol.change import GRACE
-from distjob.protocol.parts import HeldJob
+from distjob.protocol.effects import Op
 from distjob.rules.jobs import JobLike
 from distjob.rules.ticket import AbortRequest
 
@@ -34,9 +34,19 @@ class Lease(LeaseFacts):
     __slots__ = ()
     _runner: AsyncRunner
 
-    def __init__(self, runner: AsyncRunner, held: HeldJob) -> None:
+    def __init__(self, runner: AsyncRunner, keeps: object) -> None:
         self._runner = runner
-        self._held = held
+        self._keeps = keeps
+
+    async def _begun(self, op: Op[Any]) -> Self:
+        """Run ``op``, which takes the job; whatever is raised, even then, nobody holds it."""
+        try:
+            await self._runner.run(op)
+        except BaseException:
+            if self._drop():
+                del self._held
+            raise
+        return self
 
     @like(blocking.Lease.end)
     async def end(self) -> None:
@@ -148,8 +158,9 @@ class AsyncJobLease(Lease, LongFacts):
     @like(blocking.AsyncJobLease.nested)
     async def nested(self, *, api: str = "", wait: Seconds | None = None) -> Lease:
         self._claim()
-        wish, me = arguments.step(self._held, api), self._runner.me
-        return Lease(self._runner, await self._runner.run(arguments.begin(me, self.vm, wish, wait)))
+        lease = Lease(self._runner, self)
+        wish = arguments.step(self._held, api)._replace(take=lease._take)
+        return await lease._begun(arguments.begin(self._runner.me, self.vm, wish, wait))
 
     @like(blocking.AsyncJobLease.allow)
     async def allow(self, *jobs: JobLike) -> None:

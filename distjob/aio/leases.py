@@ -15,7 +15,7 @@ from distjob.drive import arguments
 from distjob.drive.names import Seconds, check_wait
 from distjob.drive.tasks import AsyncRunner
 from distjob.errors import DistjobError
-from distjob.leases import LeasesFacts
+from distjob.leases import LeasesFacts, forget
 from distjob.protocol.many import Plan, begin_many, end_many
 from distjob.rules.jobs import AnyJobLike
 
@@ -36,7 +36,11 @@ class Leases(LeasesFacts[Lease]):
     @like(blocking.Leases.end)
     async def end(self) -> None:
         in_order = [self._leases[vm] for vm in sorted(self._leases)]
-        await carry_out(end_many([(lease._runner, lease._held) for lease in in_order]))  # noqa: SLF001
+        try:
+            await carry_out(end_many([(lease._runner, lease._held) for lease in in_order]))  # noqa: SLF001
+        except BaseException:
+            self._drop()
+            raise
 
     def cancel_if_lost(self) -> AbstractAsyncContextManager[Leases]:
         """Cancel the task that is in this block if one of the jobs is lost: as the `Lease`'s."""
@@ -85,11 +89,19 @@ class BeginsMany:
         started = clock.monotonic()
         wishes = arguments.many(jobs, api)
         seconds = None if wait is None else check_wait(wait)
-        parts = [((await self._of(wish.vm))._runner, wish) for wish in wishes]  # noqa: SLF001
+        leases: dict[str, Lease] = {}
+        for part in wishes:
+            client = await self._of(part.vm)
+            kind = AsyncJobLease if part.wish.kind else Lease
+            leases[part.vm] = kind(client._runner, client)  # noqa: SLF001
+        parts = [(leases[one.vm]._runner, one.taken_by(leases[one.vm]._take)) for one in wishes]  # noqa: SLF001
         patience = parts[0][0].me.wait if seconds is None else seconds
-        held = await carry_out(begin_many(parts, started, patience))
-        by_vm = {job.vm: (AsyncJobLease if job.long else Lease)(who, job) for who, job in held}
-        return Leases({vm: by_vm[vm] for vm in jobs})
+        try:
+            await carry_out(begin_many(parts, started, patience))
+        except BaseException:
+            forget(leases.values())
+            raise
+        return Leases({vm: leases[vm] for vm in jobs})
 
 
 async def carry_out(plan: Plan[AsyncRunner, T]) -> T:
@@ -106,7 +118,6 @@ async def carry_out(plan: Plan[AsyncRunner, T]) -> T:
         try:
             reply = await runner.run(op)
         except GeneratorExit:  # this task is given up, without another chance to await
-            plan.close()
             raise
         except BaseException as raised:  # noqa: BLE001  the plan decides what follows
             error = raised

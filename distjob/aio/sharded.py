@@ -116,12 +116,15 @@ class AsyncShardedClient(AsyncClient):
         vm: str,
         kind: AsyncJobLike,
         *,
+        mask: Iterable[JobLike] | None = None,
         on_owner_loss: OnOwnerLossLike = OnOwnerLoss.RELEASE,
         api: str = "",
         wait: Seconds | None = None,
     ) -> AsyncJobLease:
         there = await self._of(vm)
-        return await there.begin_async(vm, kind, on_owner_loss=on_owner_loss, api=api, wait=wait)
+        return await there.begin_async(
+            vm, kind, mask=mask, on_owner_loss=on_owner_loss, api=api, wait=wait
+        )
 
     @opens
     @like(blocking.Client.adopt)

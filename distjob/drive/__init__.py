@@ -3,5 +3,6 @@
 blocking.py tasks.py    run a generator's effects: in threads, on an event loop
 arguments.py choices.py what both clients are asked, checked; a job of one enum or of another
 names.py                what names of VMs and texts may be
+background.py           the threads of a blocking client, and how they end
 forgotten.py            clients that nobody closed
 """

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 
 from distjob import clock
-from distjob.drive import forgotten
 from distjob.drive.choices import chosen
 from distjob.drive.names import Seconds, check_label, check_ttl, check_vm, check_wait
 from distjob.errors import BadRequest
@@ -31,6 +30,7 @@ from distjob.store import Guarantees
 def controller(
     guarantees: Guarantees,
     signal: Callable[[], Signal],
+    bell: Callable[[], Signal],
     *,
     name: str,
     ttl: float,
@@ -42,7 +42,7 @@ def controller(
     if max_queued < 0:
         raise BadRequest(f"max_queued is {max_queued}: 0 (no limit) or more is right")
     host = socket.gethostname()
-    made = ClientState(
+    return ClientState(
         Owner(check_label("a controller's name", name or host), host, os.getpid()),
         ttl=check_ttl(ttl),
         wait=check_wait(wait),
@@ -50,10 +50,9 @@ def controller(
         pushed=guarantees.wakes == "push",
         clock=clock,
         signal=signal,
+        bell=bell,
         hooked=hooked,
     )
-    forgotten.watch(made)
-    return made
 
 
 # -- operations -----------------------------------------------------------------------------------
@@ -69,10 +68,8 @@ def begin_now(me: ClientState, vm: str, wish: Wish) -> Op[HeldJob | None]:
     return beginning.begin_now(me, check_vm(vm), wish)
 
 
-def adopt(me: ClientState, vm: str, kind: object, api: str) -> Op[HeldJob]:
+def adopt(me: ClientState, vm: str, wish: Wish) -> Op[HeldJob]:
     """Become the owner of an async job that was left."""
-    kind = chosen(AsyncJob, kind, vm)
-    wish = Wish(_label(api or kind), job=Job.ASYNC, kind=kind, adopts=True)
     return beginning.adopt(me, check_vm(vm), wish)
 
 
@@ -100,10 +97,18 @@ def agent(vm: str, job: object, api: str) -> Wish:
     return Wish(_label(api or kind), agent=kind)
 
 
-def long(vm: str, kind: object, on_owner_loss: object, api: str) -> Wish:
+def long(
+    vm: str, kind: object, lets_in: Iterable[object] | None, on_owner_loss: object, api: str
+) -> Wish:
     kind = chosen(AsyncJob, kind, vm)
     policy = chosen(OnOwnerLoss, on_owner_loss, vm)
-    return Wish(_label(api or kind), job=Job.ASYNC, kind=kind, on_owner_loss=policy)
+    jobs = None if lets_in is None else mask(vm, lets_in)
+    return Wish(_label(api or kind), job=Job.ASYNC, kind=kind, mask=jobs, on_owner_loss=policy)
+
+
+def heir(vm: str, kind: object, api: str) -> Wish:
+    kind = chosen(AsyncJob, kind, vm)
+    return Wish(_label(api or kind), job=Job.ASYNC, kind=kind, adopts=True)
 
 
 def any_job(vm: str, job: object, api: str) -> Wish:
@@ -114,9 +119,9 @@ def any_job(vm: str, job: object, api: str) -> Wish:
         case (plain, of_the_agent):
             return sync(vm, plain, of_the_agent, api)
         case AsyncJob():
-            return long(vm, job, OnOwnerLoss.RELEASE, api)
+            return long(vm, job, None, OnOwnerLoss.RELEASE, api)
         case str() if not isinstance(job, Enum) and job in {*AsyncJob}:
-            return long(vm, job, OnOwnerLoss.RELEASE, api)
+            return long(vm, job, None, OnOwnerLoss.RELEASE, api)
     return sync(vm, job, None, api)
 
 
@@ -136,6 +141,8 @@ def step(held: HeldJob, api: str) -> Wish:
 
 
 def mask(vm: str, jobs: Iterable[object]) -> Mask:
+    if isinstance(jobs, str):
+        raise BadRequest(f"VM {vm!r}: a mask is several jobs, as in mask=[{jobs!r}]")
     return mask_of(chosen(Job, job, vm) for job in jobs)
 
 

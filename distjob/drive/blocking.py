@@ -15,6 +15,8 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from distjob.errors import BackendUnavailable, ClientClosed
@@ -23,6 +25,7 @@ from distjob.hooks.logs import warn
 from distjob.protocol.effects import Effect, Op
 from distjob.protocol.hands import call_users, work
 from distjob.protocol.heart import beat
+from distjob.protocol.parts import HeldJob
 from distjob.protocol.state import CLOSED, ClientState
 from distjob.store import Store, Versioned
 
@@ -37,6 +40,31 @@ BACKGROUND: dict[str, Callable[[ClientState], Op[None]]] = {
 """What a client does in the background, each in a thread or task of its own, by its name."""
 
 
+class Bell:
+    """A sticky flag that can be set at any moment, also by a finalizer in the midst of setting it.
+
+    A `threading.Event` has a lock that would be taken twice. Source: `queue.SimpleQueue.put` is
+    reentrant.
+    """
+
+    def __init__(self) -> None:
+        self._rung: SimpleQueue[None] = SimpleQueue()
+
+    def set(self) -> None:
+        self._rung.put(None)
+
+    def clear(self) -> None:
+        with suppress(Empty):
+            while True:
+                self._rung.get_nowait()
+
+    def wait(self, seconds: float) -> None:
+        """Until it is set, at most ``seconds``."""
+        with suppress(Empty):
+            self._rung.get(timeout=max(0.0, seconds))
+            self._rung.put(None)
+
+
 class BlockingIO:
     """Performs effects with threads' means."""
 
@@ -46,7 +74,7 @@ class BlockingIO:
     def scan(self) -> Sequence[tuple[str, Versioned]]:
         return list(self.store.scan())
 
-    def wait(self, signal: threading.Event | None, seconds: float) -> None:
+    def wait(self, signal: threading.Event | Bell | None, seconds: float) -> None:
         if signal is None:
             time.sleep(seconds)
         else:
@@ -80,11 +108,18 @@ class Runner:
 
     def run(self, op: Op[T]) -> T:
         """Run ``op`` to its end and return its result."""
-        self.check_process()
         try:
-            return self._run(op)
-        finally:
+            self.check_process()
+            result = self._run(op)
+        except BaseException:
+            with self.lock:  # what was raised between two steps, as by a signal's handler, ends it
+                op.close()
+            if self.me.leftovers:
+                self.me.holdings.due.set()
             self.tell()
+            raise
+        self.tell()
+        return result
 
     def _run(self, op: Op[T]) -> T:
         reply: Any = None
@@ -108,6 +143,13 @@ class Runner:
     def step(self, op: Op[T]) -> T:
         """Run an ``op`` that waits for nothing."""
         return self.run(op)
+
+    def drop(self, held: HeldJob) -> bool:
+        """Have a job ended whose lease is garbage; whether it was held. Takes no lock."""
+        if self.forked or not self.me.drop(held):
+            return False
+        self.me.holdings.due.set()
+        return True
 
     def tell(self) -> None:
         """Tell the hooks what has happened."""

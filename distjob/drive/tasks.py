@@ -16,6 +16,7 @@ from distjob.drive.blocking import call_back, check_fork, deliver, report, trans
 from distjob.errors import ClientClosed
 from distjob.hooks import Hook
 from distjob.protocol.effects import Op
+from distjob.protocol.parts import HeldJob
 from distjob.protocol.state import ClientState
 from distjob.store import AsyncStore, Versioned
 
@@ -111,7 +112,16 @@ class AsyncRunner:
 
     async def run(self, op: Op[T]) -> T:
         """Run ``op`` to its end and return its result."""
-        self.check_process()
+        try:
+            self.check_process()
+            return await self._run(op)
+        except BaseException:
+            op.close()  # this task is given up, or a signal's handler has raised between two steps
+            if self.me.leftovers:
+                self.me.holdings.due.set()
+            raise
+
+    async def _run(self, op: Op[T]) -> T:
         held = self.me.holdings
         reply: Any = None
         error: BaseException | None = None
@@ -129,11 +139,18 @@ class AsyncRunner:
                 reply = effect.perform(self._io)
                 if isinstance(reply, Awaitable):
                     reply = await reply
-            except GeneratorExit:  # this task is given up, without another chance to await
-                op.close()
+            except GeneratorExit:  # without another chance to await
                 raise
             except BaseException as raised:  # noqa: BLE001  the operation decides what follows
                 error = translated(self.me, effect, raised)
+
+    def drop(self, held: HeldJob) -> bool:
+        """As `distjob.drive.blocking.Runner.drop`; in any thread."""
+        loop = self.loop
+        if self.forked or loop is None or loop.is_closed() or not self.me.drop(held):
+            return False
+        loop.call_soon_threadsafe(self.me.holdings.due.set)
+        return True
 
     def step(self, op: Op[T]) -> T:
         """Run an ``op`` that waits for nothing."""

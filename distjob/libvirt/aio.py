@@ -23,7 +23,6 @@ from distjob.libvirt.plan import Held, requests
 from distjob.libvirt.subject import NOTHING, Admits, Asked, Settings, Subject
 from distjob.libvirt.watch import Watch
 from distjob.rules.jobs import (
-    DEFAULT_MASK,
     AgentJobLike,
     AsyncJobLike,
     JobLike,
@@ -184,8 +183,6 @@ class _Holder:
                 lease = await stack.enter_async_context(opening)
                 held = held.plus(one, lease)
                 if one.kind is not None:
-                    if one.mask != DEFAULT_MASK:
-                        await lease.allow(*one.mask)
                     held = await stack.enter_async_context(self.attended(held))
             yield await self.seen(held)
 

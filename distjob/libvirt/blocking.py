@@ -17,7 +17,6 @@ from distjob.libvirt.plan import Held, requests
 from distjob.libvirt.subject import NOTHING, Admits, Asked, Settings, Subject
 from distjob.libvirt.watch import Watch
 from distjob.rules.jobs import (
-    DEFAULT_MASK,
     AgentJobLike,
     AsyncJobLike,
     JobLike,
@@ -199,8 +198,6 @@ class _Holder:
                 lease = stack.enter_context(one.open(self._settings.jobs, self._vm, held, how))
                 held = held.plus(one, lease)
                 if one.kind is not None:
-                    if one.mask != DEFAULT_MASK:
-                        lease.allow(*one.mask)
                     held = stack.enter_context(self.attended(held))
             yield self.seen(held)
 

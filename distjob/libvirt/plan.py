@@ -47,7 +47,7 @@ class Begin(NamedTuple):
         """The lease, or on asyncio what opens it. ``how``: api, wait and on_owner_loss."""
         plain = {name: how[name] for name in ("api", "wait")}
         if self.kind is not None:
-            return jobs.begin_async(vm, self.kind, **how)
+            return jobs.begin_async(vm, self.kind, mask=self.mask, **how)
         if self.job is Job.ASYNC_NESTED:
             return held.long.nested(**plain)
         if self.job is None:

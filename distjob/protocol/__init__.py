@@ -8,5 +8,7 @@ begin.py waiting.py   asking for a job, and waiting in line
 held.py owner.py      what a holder, and an async job's owner, does with it
 outside.py look.py    what may be done to others' jobs; looking without a job
 heart.py hands.py     renewal; what else is done in the background
+hearing.py      what the store sends by itself; turns.py: operations of one client don't collide
+refusing.py     what is said of a begin that is not granted
 closing.py      the end of a client
 """

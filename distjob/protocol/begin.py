@@ -13,23 +13,29 @@ from distjob.errors import (
     ClientClosed,
     JobTimeout,
     LeaseLost,
-    NotOwner,
     OutcomeUnknown,
-    QueueFull,
     RecordError,
-    WrongJob,
 )
-from distjob.hooks import Begun, Blocker, GaveUp, Refused, TimedOut, Waiting
-from distjob.protocol.change import GRACE, NOBODY, SessionEnded, abandon, change, lose
-from distjob.protocol.effects import Op, Wait, ask
+from distjob.hooks import Begun, Blocker, GaveUp, TimedOut, Waiting
+from distjob.protocol.change import (
+    GRACE,
+    NOBODY,
+    SessionEnded,
+    abandon,
+    change,
+    forsake,
+    live_session,
+    lose,
+)
+from distjob.protocol.effects import Op
 from distjob.protocol.parts import HeldJob, Session, View, Wish
+from distjob.protocol.refusing import blockers_of, refuse, refuse_heir, unknown
 from distjob.protocol.state import ClientState
 from distjob.protocol.waiting import probe, wait_in_line
 from distjob.rules import async_job
 from distjob.rules.fence import fence_of
-from distjob.rules.jobs import OnOwnerLoss
 from distjob.rules.record import JobRecord, Verdict
-from distjob.rules.words import full_text, job_name, libvirt_text, timeout_text, unadoptable_text
+from distjob.rules.words import job_name, libvirt_text, timeout_text
 from distjob.store import ABSENT
 
 
@@ -75,28 +81,21 @@ def _begin(me: ClientState, vm: str, wish: Wish, wait: float | None) -> Op[HeldJ
             raise LeaseLost(msg, vm=vm)
 
 
-def live_session(me: ClientState, until: float) -> Op[Session]:
-    """The session, waiting for the heart to open one; raises BackendUnavailable, ClientClosed."""
-    while True:
-        me.check_open()
-        session = me.session
-        if session is not None and session.holds(me.clock.monotonic()):
-            return session
-        if session is not None:  # woken from a sleep before the heart was
-            yield from lose(me, session, f"it was not renewed in time{session.trouble}")
-        seconds = until - me.clock.monotonic()
-        if seconds <= 0:
-            raise BackendUnavailable(
-                "this client's session has ended and the store has not opened another yet"
-            )
-        yield from ask(Wait(seconds, me.ready))
-
-
 class _Attempt:
     """One ticket's way, with one session."""
 
     __slots__ = (
-        *("adopts", "in_line", "me", "session", "settled", "started", "ticket"),
+        *(
+            "adopts",
+            "confirming",
+            "in_line",
+            "me",
+            "session",
+            "settled",
+            "started",
+            "take",
+            "ticket",
+        ),
         *("told_waiting", "until", "verdict", "vm", "wait"),
     )
 
@@ -115,45 +114,50 @@ class _Attempt:
         self.vm = vm
         self.ticket = me.ticket(session, wish)
         self.adopts = wish.adopts
+        self.take = wish.take
         self.wait = wait
         self.started = started
         self.until = started + (GRACE if wait is None else wait)
         self.verdict = Verdict.BUSY
-        self.in_line = False
+        self.in_line = self.confirming = False
         self.told_waiting = False
         """The hooks will be told how it came out."""
         self.settled = False
 
     def run(self) -> Op[HeldJob]:
-        if self.adopts:
-            self.me.heirs.add((self.vm, self.ticket.id))
+        key = self.vm, self.ticket.id
+        held: HeldJob | None = None
         try:
+            self.me.asking[key] = self.adopts
             view = yield from self.get_in()
+            held = self.taken(view)
             self.settled = True
         except (SessionEnded, ClientClosed, JobTimeout):
+            if self.confirming:  # it may be an orphan now
+                self.leave()
             raise  # the ticket is void, or was taken out
         except GeneratorExit:
-            self.me.leave(self.vm, self.ticket.id, gives_back=self.adopts)
+            self.leave()
             raise
         except (BackendUnavailable, RecordError) as error:
-            if not self.in_line:
+            if not (self.in_line or self.confirming):
                 raise  # nothing was changed
             yield from self.abandon()
             if isinstance(error, RecordError):
                 raise
-            raise self.unknown(error) from error
+            raise unknown(self.me, self.vm, self.ticket, error) from error
         except OutcomeUnknown as error:
             yield from self.abandon()
-            raise self.unknown(error) from error
+            raise unknown(self.me, self.vm, self.ticket, error) from error
         except BaseException:  # a cancelled begin leaves nothing behind
             yield from self.abandon()
             raise
         finally:
+            self.me.asking.pop(key, None)
             self.me.dismiss(self.vm, self.ticket.id)
-            self.me.heirs.discard((self.vm, self.ticket.id))
             if self.told_waiting and not self.settled:
                 self.tell_given_up()
-        return self.outcome(view)
+        return held or self.refuse(view.record)
 
     def get_in(self) -> Op[View]:
         """Ask, and wait as long as it takes; the verdict says what became of it."""
@@ -171,6 +175,8 @@ class _Attempt:
                 self.verdict = Verdict.GRANTED
             else:  # taken out by a hand from outside, or its async job has ended
                 view = yield from self.ask_for_it()
+        if self.verdict is Verdict.GRANTED and self.ticket.stays:
+            view = yield from self.confirm(view)
         if self.verdict is Verdict.GRANTED and not self.session.holds(self.me.clock.monotonic()):
             raise SessionEnded  # the grant came too late to be of use
         return view
@@ -219,6 +225,17 @@ class _Attempt:
             if not ended:
                 return changed.view
 
+    def confirm(self, granted: View) -> Op[View]:
+        """Make it outlive its owner, by a commit of that owner, who is there to have it."""
+        self.confirming = True
+        until = max(self.until, self.me.clock.monotonic() + GRACE)
+        changed = yield from change(self.me, self.session, self.vm, self.sure, until=until)
+        taken = changed.view.record.owned(self.ticket.id) is None  # whoever holds it will be told
+        return granted if taken else changed.view
+
+    def sure(self, record: JobRecord) -> tuple[JobRecord, None]:
+        return async_job.confirm(record, self.ticket.id), None
+
     def give_up(self, waited_in: JobRecord) -> Op[View]:
         """The deadline has passed: withdraw, unless the job was granted at the last moment.
 
@@ -236,7 +253,7 @@ class _Attempt:
         self.told_waiting = False
         wall, waited = self.me.clock.wall(), self.waited
         blockers = tuple(holder for _, holder in record.blockers(self.ticket))
-        told = self.told_blockers(record)
+        told = self.blockers(record)
         self.me.holdings.tell(TimedOut(**self.about, waited=waited, blockers=told))
         raise JobTimeout(
             timeout_text(self.vm, record, self.ticket, waited, wall),
@@ -248,82 +265,48 @@ class _Attempt:
 
     def abandon(self) -> Op[bool]:
         """Take the ticket out, held or waiting; what can't be done now the hands do later."""
-        return abandon(self.me, self.session, self.vm, self.ticket.id, gives_back=self.adopts)
+        how = {"gives_back": self.adopts, "outlives": self.ticket.stays}
+        return abandon(self.me, self.session, self.vm, self.ticket.id, **how)
 
-    def outcome(self, view: View) -> HeldJob:
+    def leave(self) -> None:
+        """Let the hands take the ticket out."""
+        how = {"gives_back": self.adopts, "outlives": self.ticket.stays}
+        forsake(self.me, self.vm, self.ticket.id, **how)
+
+    def taken(self, view: View) -> HeldJob | None:
+        """The job, if it was granted, now held and its lease's."""
         holder = view.record.holder_of(self.ticket.id)
         if self.verdict is not Verdict.GRANTED or holder is None:
-            self.refuse(view.record)
+            return None
+        me = self.me
         fence = fence_of(view.record, self.ticket.id)
-        held = HeldJob(self.vm, holder, fence, self.session, self.me.clock.monotonic())
-        self.me.holdings.keep(held)
-        early = self.me.early.pop(self.vm, ABSENT) > view.version
-        if early or self.me.views.get(self.vm) is not view:
-            self.me.holdings.suspect(self.vm)  # what came since said nothing of it
+        held = HeldJob(self.vm, holder, fence, self.session, me.clock.monotonic())
+        me.holdings.keep(held)
+        self.take(held)
+        early = me.early.pop(self.vm, ABSENT) > view.version
+        if early or me.views.get(self.vm) is not view:
+            me.holdings.suspect(self.vm)  # what came since said nothing of it
         self.told_waiting = False
-        if self.me.holdings.hooked:
+        if me.holdings.hooked:
             waited, queued = self.waited, self.in_line
-            self.me.holdings.tell(
-                Begun(**self.about, token=held.token, waited=waited, queued=queued)
-            )
+            me.holdings.tell(Begun(**self.about, token=held.token, waited=waited, queued=queued))
         return held
 
     def tell_waiting(self, record: JobRecord) -> None:
-        depth, blockers = record.count() - 1, self.told_blockers(record)
+        depth, blockers = record.count() - 1, self.blockers(record)
         self.me.holdings.tell(Waiting(**self.about, depth=depth, blockers=blockers))
 
-    def told_blockers(self, record: JobRecord) -> tuple[Blocker, ...]:
+    def blockers(self, record: JobRecord) -> tuple[Blocker, ...]:
         """Who is in the way, for the hooks; for nobody else it is not made."""
-        if not self.me.holdings.hooked:
-            return ()
-        return tuple(
-            Blocker(
-                slot=slot,
-                job=job_name(holder.ticket),
-                owner=holder.ticket.owner,
-                api=holder.ticket.api,
-                token=holder.token,
-            )
-            for slot, holder in record.blockers(self.ticket)
-        )
+        return blockers_of(record, self.ticket) if self.me.holdings.hooked else ()
 
     def tell_given_up(self) -> None:
         self.me.holdings.tell(GaveUp(**self.about, waited=self.waited))
 
     def refuse(self, record: JobRecord) -> NoReturn:
-        name = self.name
         if self.verdict is Verdict.BUSY:
             raise Busy
         if self.told_waiting:
             self.tell_given_up()
-        if self.adopts:
-            text = unadoptable_text(self.vm, record, self.ticket, self.me.clock.wall())
-            raise (NotOwner if self.verdict is Verdict.NOT_OWNER else WrongJob)(text)
-        if self.verdict is Verdict.FULL:
-            limit, wall = self.me.max_queued, self.me.clock.wall()
-            self.me.holdings.tell(Refused(**self.about, depth=record.count()))
-            raise QueueFull(
-                full_text(self.vm, record, self.ticket, limit, wall),
-                vm=self.vm,
-                job=name,
-                blockers=tuple(holder for _, holder in record.blockers(self.ticket)),
-                libvirt_text=libvirt_text(record, self.ticket, full=True),
-            )
-        if self.verdict is Verdict.WRONG_JOB:
-            running = record.async_.ticket if record.async_ else self.ticket
-            raise WrongJob(f"VM {self.vm!r}: {name}: the {job_name(running)} job runs")
-        raise NotOwner(f"VM {self.vm!r}: {name}: that async job is not (any more) yours")
-
-    def unknown(self, error: Exception) -> OutcomeUnknown:
-        stays = self.ticket.on_owner_loss is OnOwnerLoss.ORPHAN
-        at_last = (
-            "or stays as an orphan if this session ends before that"
-            if stays
-            else f"at the latest within {self.me.ttl:g} s, when this session ends without it"
-        )
-        return OutcomeUnknown(
-            f"VM {self.vm!r}: {self.name} may be held, or granted yet, to nobody's"
-            f" knowledge: {error}. It is withdrawn as soon as the store answers, {at_last}",
-            vm=self.vm,
-            job=self.name,
-        )
+        how = refuse_heir if self.adopts else refuse
+        how(self.me, self.vm, self.ticket, record, self.verdict)

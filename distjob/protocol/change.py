@@ -12,11 +12,12 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from distjob.errors import BackendUnavailable, ClientClosed, OutcomeUnknown, RecordError
 from distjob.hooks import Fate
-from distjob.protocol.effects import Commit, Interrupt, Op, Read, Signal, Wait, ask
+from distjob.protocol.effects import Commit, Interrupt, Op, Read, Wait, ask
 from distjob.protocol.parts import IDLE, Session, View
-from distjob.protocol.state import ClientState
+from distjob.protocol.state import HANDS, ClientState
 from distjob.protocol.tries import Tries, settle
-from distjob.rules.async_job import detach
+from distjob.protocol.turns import Turn
+from distjob.rules.async_job import clear, detach
 from distjob.rules.codec import decode, encode
 from distjob.rules.line import woken
 from distjob.rules.record import JobRecord
@@ -65,6 +66,23 @@ def lose(me: ClientState, session: Session, why: str) -> Op[None]:
     yield from ask(Interrupt())
 
 
+def live_session(me: ClientState, until: float) -> Op[Session]:
+    """The session, waiting for the heart to open one; raises BackendUnavailable, ClientClosed."""
+    while True:
+        me.check_open()
+        session = me.session
+        if session is not None and session.holds(me.clock.monotonic()):
+            return session
+        if session is not None:  # woken from a sleep before the heart was
+            yield from lose(me, session, f"it was not renewed in time{session.trouble}")
+        seconds = until - me.clock.monotonic()
+        if seconds <= 0:
+            raise BackendUnavailable(
+                "this client's session has ended and the store has not opened another yet"
+            )
+        yield from ask(Wait(seconds, me.ready))
+
+
 def change(
     me: ClientState,
     session: Session,
@@ -82,23 +100,15 @@ def change(
     Raises SessionEnded; BackendUnavailable, ClientClosed (nothing was changed), OutcomeUnknown,
     RecordError. A commit of which nobody knows stays in doubt (`Session.doubts`).
     """
-    in_turn = (turn := me.my_turn(vm)) is None or (yield from _queue(me, vm, turn, until))
+    mine = Turn()
     try:
+        if turn := me.turns.take(vm, mine):  # if it does not come in time, one goes on all the same
+            yield from ask(Wait(max(0.0, until - me.clock.monotonic()), turn))
+        else:
+            me.early.pop(vm, None)
         return (yield from _change(me, session, vm, edit, until=until, ended=ended))
     finally:
-        if in_turn:
-            me.next_turn(vm)
-
-
-def _queue(me: ClientState, vm: str, turn: Signal, until: float) -> Op[bool]:
-    """Wait for one's turn; False if it does not come in time: one goes on all the same."""
-    try:
-        yield from ask(Wait(max(0.0, until - me.clock.monotonic()), turn))
-    except BaseException:
-        if not me.given_up(vm, turn):
-            me.next_turn(vm)
-        raise
-    return not me.given_up(vm, turn)
+        me.turns.leave(vm, mine)
 
 
 def _change(
@@ -142,7 +152,7 @@ def _change(
             return Changed(view, found, made=True, unheard=tries.unheard)
         if isinstance(reply, Stale):
             view, certain = View(reply.version, decode(vm, reply.version, reply.value)), True
-            me.saw(vm, view)
+            yield from saw(me, vm, view)
             overtaken = yield from tries.collided(len(view.record.queue))
         elif isinstance(reply, Settled):
             continue  # by another task of this session; nothing was changed
@@ -172,18 +182,30 @@ def dropping(me: ClientState, ticket_id: str, *, gives_back: bool) -> Edit[None]
         wall = me.clock.wall()
         if gives_back:
             return detach(record, ticket_id, wall=wall) or record, None
-        return record.drop(ticket_id, wall=wall), None
+        return clear(record, ticket_id, wall=wall), None
 
     return drop
 
 
+def forsake(me: ClientState, vm: str, ticket_id: str, *, gives_back: bool, outlives: bool) -> None:
+    """Hold it no more, if it was held, and let the hands take it out: as `ClientState.leave`."""
+    me.holdings.forsake(vm, ticket_id)
+    me.leave(vm, ticket_id, gives_back=gives_back, outlives=outlives)
+
+
 def abandon(
-    me: ClientState, session: Session, vm: str, ticket_id: str, *, gives_back: bool = False
+    me: ClientState,
+    session: Session,
+    vm: str,
+    ticket_id: str,
+    *,
+    gives_back: bool = False,
+    outlives: bool = False,
 ) -> Op[bool]:
     """Take the ticket out, held or waiting; False if that is left to the hands."""
     drop = dropping(me, ticket_id, gives_back=gives_back)
     until = me.clock.monotonic() + GRACE
-    me.leave(vm, ticket_id, gives_back=gives_back)  # for a second Ctrl-C
+    forsake(me, vm, ticket_id, gives_back=gives_back, outlives=outlives)  # for a second Ctrl-C
     try:
         yield from change(me, session, vm, drop, until=until)
     except SessionEnded:
@@ -199,5 +221,13 @@ def look(me: ClientState, vm: str) -> Op[View]:
     """Read ``vm``'s record. Raises BackendUnavailable, RecordError."""
     read = yield from ask(Read(vm))
     view = View(read.version, decode(vm, read.version, read.value))
-    me.saw(vm, view)
+    yield from saw(me, vm, view)
     return view
+
+
+def saw(me: ClientState, vm: str, view: View) -> Op[None]:
+    """Keep what the store has answered; if it leaves something to hands that listen, rouse them."""
+    me.saw(vm, view)
+    if me.hurry and me.receiver is HANDS:
+        me.hurry = False
+        yield from ask(Interrupt())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from distjob.errors import RecordError
+from distjob.hooks import How
 from distjob.protocol.change import Edit, SessionEnded, change, dropping
 from distjob.protocol.effects import CloseSession, Op, ask
 from distjob.protocol.parts import Session
@@ -10,7 +11,7 @@ from distjob.protocol.state import ClientState
 from distjob.rules.record import JobRecord
 
 
-def close(me: ClientState) -> Op[None]:
+def close(me: ClientState, why: str = "this client was closed", how: How = "closed") -> Op[None]:
     """End the session and all that is in its name. Heart and hands have stopped.
 
     Raises BackendUnavailable, OutcomeUnknown: the session then ends with its TTL.
@@ -20,10 +21,10 @@ def close(me: ClientState) -> Op[None]:
         return
     seen = dict(me.views)
     nobodys = {key: leftover.gives_back for key, leftover in me.leftovers.items()}
-    nobodys.update(dict.fromkeys(me.heirs, True))
+    nobodys.update(me.asking)
     for held in me.holdings.being_ended():  # its own commit may come too late
         nobodys[held.vm, held.ticket.id] = held.gives_back
-    me.lose(session, "this client was closed", "closed")
+    me.lose(session, why, how)
     me.views.update(seen)
     until = me.clock.monotonic() + me.ttl / 2
     try:

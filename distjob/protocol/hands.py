@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from distjob.errors import BackendUnavailable, ClientClosed, OutcomeUnknown, RecordError
 from distjob.protocol.change import SessionEnded, change, dropping, look, lose
-from distjob.protocol.effects import Call, Op, Receive, Report, Wait, ask
+from distjob.protocol.effects import Call, Interrupt, Op, Receive, Report, Wait, ask
+from distjob.protocol.hearing import hear
+from distjob.protocol.held import leave
 from distjob.protocol.owner import say_progress
-from distjob.protocol.parts import Leftover, Session
+from distjob.protocol.parts import Session
 from distjob.protocol.state import HANDS, ClientState
 from distjob.protocol.tries import settle
 from distjob.store import Missed
@@ -24,6 +26,7 @@ def work(me: ClientState) -> Op[None]:
     """Until the client closes."""
     while not me.closing:
         me.stir.clear()
+        me.hurry = False
         try:
             if me.session is None:
                 yield from ask(Wait(me.ttl, me.stir))
@@ -32,7 +35,7 @@ def work(me: ClientState) -> Op[None]:
         except Exception as error:  # noqa: BLE001  whatever it is, the other chores are to be done
             if not isinstance(error, EXPECTED):
                 yield from ask(Report("a chore in the background", error))
-                me.hear(Missed())  # a message that was being heard is lost
+                hear(me, Missed())  # a message that was being heard is lost
             yield from ask(Wait(me.ttl / 20, me.stir))
 
 
@@ -61,7 +64,7 @@ def _listen(me: ClientState, session: Session, seconds: float) -> Op[None]:
     me.unread = False
     try:
         for event in (yield from ask(Receive(session.id, seconds))):
-            me.hear(event)
+            hear(me, event)
     finally:
         me.receiver = None
         if me.waiters:
@@ -71,14 +74,15 @@ def _listen(me: ClientState, session: Session, seconds: float) -> Op[None]:
 def _tidy(me: ClientState, session: Session) -> Op[None]:
     """Take out tickets that nobody has any more, and settle what is in doubt besides.
 
-    Those of an older session are void already. Raises BackendUnavailable, OutcomeUnknown.
+    Those of an older session are void already, but for orphans. Raises BackendUnavailable,
+    OutcomeUnknown.
     """
     now = me.clock.monotonic()
-    for (vm, ticket_id), (due, gives_back) in list(me.leftovers.items()):
-        if due > now:
+    for (vm, ticket_id), leftover in list(me.leftovers.items()):
+        if leftover.due > now:
             continue
-        me.leftovers[vm, ticket_id] = Leftover(now + me.ttl / 20, gives_back)  # if it fails
-        drop = dropping(me, ticket_id, gives_back=gives_back)
+        me.leftovers[vm, ticket_id] = leftover._replace(due=now + me.ttl / 20)  # if it fails
+        drop = dropping(me, ticket_id, gives_back=leftover.gives_back)
         try:
             yield from change(me, session, vm, drop, until=now)
         except SessionEnded:
@@ -110,11 +114,20 @@ def _look_after(me: ClientState) -> Op[None]:
 
 
 def call_users(me: ClientState) -> Op[None]:
-    """Call the users' callbacks as they fall due, until the client closes."""
-    while not me.closing:
+    """Call the users' callbacks as they fall due, and end what nobody has, until it closes."""
+    while not (me.closing or me.dropped):
         me.holdings.due.clear()
+        yield from _end_dropped(me)
         yield from make_calls(me)
         yield from ask(Wait(me.ttl, me.holdings.due))
+
+
+def _end_dropped(me: ClientState) -> Op[None]:
+    """Leave to the hands, at once, the jobs whose leases are garbage, and what is left besides."""
+    while me.holdings.dropped:
+        leave(me, me.holdings.dropped.popleft())
+    if me.leftovers and me.receiver is HANDS:
+        yield from ask(Interrupt())
 
 
 def make_calls(me: ClientState) -> Op[None]:

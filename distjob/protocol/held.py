@@ -6,12 +6,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from distjob.errors import BackendUnavailable, ClientClosed, LeaseLost, NotOwner, OutcomeUnknown
-from distjob.hooks import Ended
 from distjob.protocol.change import Changed, Edit, SessionEnded, change, lose
 from distjob.protocol.effects import KeepAlive, Op, ask
 from distjob.protocol.parts import HeldJob
 from distjob.protocol.state import ClientState
-from distjob.rules.jobs import OnOwnerLoss
 from distjob.rules.record import JobRecord
 from distjob.rules.words import job_name, taken_text
 
@@ -72,23 +70,26 @@ def let_go(me: ClientState, held: HeldJob, finish: Edit[R], *, gives_back: bool)
     """Hold the job no more, once ``finish`` has changed the record so; the errors of `end`."""
     claim(me, held)
     session, ticket = held.session, held.ticket
-    held.ended, held.gives_back = True, gives_back
-    held.callbacks = ()  # from here on the caller itself is told
     until = min(me.clock.monotonic() + me.ttl / 2, session.deadline)
     try:
+        held.ended, held.gives_back = True, gives_back
+        if gives_back:
+            session.given_back.append(ticket.id)
+        held.callbacks = ()  # from here on the caller itself is told
         changed = yield from change(me, session, held.vm, finish, until=until)
         yield from _confirm(me, held, changed)
         return changed
     except SessionEnded:
         held.ended = False
         yield from lose(me, session, "the store ended it")
+        if held.outlives:
+            me.leave(held.vm, ticket.id, gives_back=gives_back, outlives=True)
         raise refusal(held) from None
     except (BackendUnavailable, OutcomeUnknown) as error:
-        me.leave(held.vm, ticket.id, gives_back=gives_back)
-        stays = held.long and ticket.on_owner_loss is OnOwnerLoss.ORPHAN
+        me.leave(held.vm, ticket.id, gives_back=gives_back, outlives=held.outlives)
         if_not = (
-            "stays as an orphan if this session ends before that"
-            if stays
+            "by the next session of this client, if this one ends before that"
+            if held.outlives
             else f"with this session, {me.ttl:g} s after its last renewal"
         )
         raise OutcomeUnknown(
@@ -98,31 +99,21 @@ def let_go(me: ClientState, held: HeldJob, finish: Edit[R], *, gives_back: bool)
             job=job_name(ticket),
         ) from error
     except BaseException:  # taken away; or cancelled, perhaps before the commit was sent
-        me.leave(held.vm, ticket.id, gives_back=gives_back)
+        me.leave(held.vm, ticket.id, gives_back=gives_back, outlives=held.outlives)
         raise
     finally:
         me.holdings.part(held)
         if not held.ended:
             me.holdings.fall(held, session.why, session.how)  # if it was found in the meantime
         else:
-            _tell_ended(me, held)
+            me.holdings.tell_ended(held)
 
 
 def leave(me: ClientState, held: HeldJob) -> None:
     """Hold the job no more, and let the hands end it; nothing if it is not held any more."""
-    if held.ended or held.taken or not held.session.alive:
-        return
-    held.ended = True
-    me.leave(held.vm, held.ticket.id)
-    me.holdings.part(held)
-    _tell_ended(me, held)
-
-
-def _tell_ended(me: ClientState, held: HeldJob) -> None:
-    if me.holdings.hooked:
-        seconds = me.clock.monotonic() - held.begun
-        job, ticket = job_name(held.ticket), held.ticket.id
-        me.holdings.tell(Ended(vm=held.vm, job=job, ticket=ticket, token=held.token, held=seconds))
+    if me.holdings.forsake(held.vm, held.ticket.id):
+        me.leave(held.vm, held.ticket.id, outlives=held.outlives)
+        me.holdings.tell_ended(held)
 
 
 def _confirm(me: ClientState, held: HeldJob, changed: Changed[R]) -> Op[None]:

@@ -6,10 +6,11 @@ told until the drivers do it; it knows nothing of stores, nor of how jobs are be
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from distjob.hooks import Event, Evicted, Fate, How, Lost
+from distjob.hooks import Ended, Event, Evicted, Fate, How, Lost
 from distjob.protocol.effects import Clock, Signal
 from distjob.protocol.parts import HeldJob
 from distjob.rules.record import JobRecord
@@ -33,6 +34,8 @@ class Holdings:
         """VMs to be read: something held there may have been taken away, or is to abort."""
         self.unsaid: set[HeldJob] = set()
         """Async jobs with progress that is to be written."""
+        self.dropped: deque[HeldJob] = deque()
+        """Jobs whose lease is garbage: to be ended. Put here without a lock, in any thread."""
         self.calls: list[Callable[[], None]] = []
         """The users' callbacks that are due."""
         self.hooked = hooked
@@ -51,6 +54,23 @@ class Holdings:
         if self._remove(held):
             held.callbacks = ()
             held.stir()
+
+    def forsake(self, vm: str, ticket_id: str) -> HeldJob | None:
+        """Take it for ended: nobody has its lease. The job, if it was held."""
+        held = self.by_vm.get(vm, {}).get(ticket_id)
+        if held is None or held.ended:
+            return None
+        held.ended = True
+        self.part(held)
+        return held
+
+    def tell_ended(self, held: HeldJob) -> None:
+        """Its holder, or nobody, has ended it."""
+        if not self.hooked:
+            return
+        job, seconds = job_name(held.ticket), self._clock.monotonic() - held.begun
+        told = Ended(vm=held.vm, job=job, ticket=held.ticket.id, token=held.token, held=seconds)
+        self.tell(told)
 
     def being_ended(self) -> list[HeldJob]:
         """Those whose end has begun, and was not answered yet."""
@@ -88,9 +108,12 @@ class Holdings:
                 held.stir()
                 self.due.set()
 
-    def suspect(self, vm: str) -> None:
-        """Let the hands read what became of what is held there."""
-        if vm in self.by_vm:
+    def suspect(self, vm: str, *, seen: bool = True) -> None:
+        """Let the hands read what became of what is held there.
+
+        Not ``seen``: nobody knows to have anything there, and this session was told of it.
+        """
+        if vm in self.by_vm or not seen:
             self.suspects.add(vm)
             self._stir.set()
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from distjob.protocol.effects import Op, Read, Remaining, Scan, ask
-from distjob.protocol.state import ClientState
+from distjob.protocol.effects import Interrupt, Op, Read, Remaining, Scan, ask
+from distjob.protocol.state import HANDS, ClientState
 from distjob.rules.codec import decode
 from distjob.rules.jobs import Mask, OnOwnerLoss, Slot
 from distjob.rules.record import JobRecord
 from distjob.rules.ticket import AbortRequest, AsyncHolder, Holder, Left, Progress, Ticket
 from distjob.rules.words import job_name
-from distjob.store import Versioned
+from distjob.store import ABSENT, Versioned
 
 
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +88,12 @@ def orphans(me: ClientState) -> Op[list[VMStatus]]:
 
 def _judge(me: ClientState, values: list[tuple[str, Versioned]]) -> Op[list[VMStatus]]:
     records = [(vm, v.version, decode(vm, v.version, v.value)) for vm, v in values]
+    for vm, version, record in records:
+        if version > me.out_at.get(vm, ABSENT):  # else it may be older than what is known
+            me.disown(vm, record)
+    if me.hurry and me.receiver is HANDS:
+        me.hurry = False
+        yield from ask(Interrupt())
     sessions = frozenset[str]().union(*(record.sessions() for _, _, record in records))
     remaining = (yield from ask(Remaining(sessions))) if sessions else {}
     alive = {session for session, seconds in remaining.items() if seconds > 0}

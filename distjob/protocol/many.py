@@ -7,7 +7,7 @@ so a plan yields which client is to run which operation next, and is told how th
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from distjob.errors import DistjobError, LeaseLost
@@ -39,6 +39,10 @@ class Part(NamedTuple):
     vm: str
     wish: Wish
 
+    def taken_by(self, take: Callable[[HeldJob], None]) -> Part:
+        """The same, for the lease whose ``take`` it is: what is granted is never without one."""
+        return self._replace(wish=self.wish._replace(take=take))
+
 
 def begin_many(
     parts: Sequence[tuple[R, Part]], started: float, wait: float
@@ -65,9 +69,7 @@ def begin_many(
                 raise error
             back, held = held[lost:], held[:lost]
             yield from _give_back(back)
-    except GeneratorExit:  # nobody runs anything any more
-        for runner, job in held:
-            holding.leave(runner.me, job)
+    except GeneratorExit:  # nobody runs anything any more: the leases are dropped
         raise
     except BaseException as error:
         at_once = yield from _give_back(held)
@@ -97,9 +99,7 @@ def end_many(held: Sequence[Held[R]]) -> Plan[R, None]:
             except DistjobError as error:
                 errors.append(error)
             left.pop()
-    except GeneratorExit:
-        for runner, job in left:
-            holding.leave(runner.me, job)
+    except GeneratorExit:  # as in `begin_many`
         raise
     except BaseException:  # a cancelled end still ends
         yield from _give_back(left)
@@ -139,7 +139,7 @@ def _dropping(me: ClientState, job: HeldJob) -> Op[bool]:
     """Take out now what was left to the hands; True if it is out."""
     if (job.vm, job.ticket.id) not in me.leftovers:
         return True  # they have done it, or its session has ended
-    return (yield from abandon(me, job.session, job.vm, job.ticket.id))
+    return (yield from abandon(me, job.session, job.vm, job.ticket.id, outlives=job.outlives))
 
 
 def _note(vm: str, held: Sequence[str], count: int, seconds: float, *, at_once: bool) -> str:

@@ -10,8 +10,17 @@ from collections.abc import Collection
 from typing import TypeVar
 
 from distjob.errors import NotOwner, WrongJob
-from distjob.protocol.begin import begin, live_session
-from distjob.protocol.change import GRACE, NOBODY, Changed, Edit, SessionEnded, change, lose
+from distjob.protocol.begin import begin
+from distjob.protocol.change import (
+    GRACE,
+    NOBODY,
+    Changed,
+    Edit,
+    SessionEnded,
+    change,
+    live_session,
+    lose,
+)
 from distjob.protocol.effects import Op
 from distjob.protocol.held import let_go
 from distjob.protocol.look import JobStatus, job_status, waiter_status

@@ -5,13 +5,14 @@ Plain state; who changes it, and when, is the controller's and the operations'.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
 from distjob.hooks import How
 from distjob.protocol.effects import Signal
 from distjob.rules.fence import Fence
-from distjob.rules.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss
+from distjob.rules.jobs import AgentJob, AsyncJob, Job, Mask, OnOwnerLoss
 from distjob.rules.record import JobRecord
 from distjob.rules.ticket import AbortRequest, AsyncHolder, Holder, Progress
 from distjob.store import ABSENT
@@ -35,9 +36,12 @@ class Wish(NamedTuple):
     agent: AgentJob | None = None
     kind: AsyncJob | None = None
     parent: str = ""
+    mask: Mask | None = None
     on_owner_loss: OnOwnerLoss = OnOwnerLoss.RELEASE
     adopts: bool = False
     """It asks for an async job whose owner is gone."""
+    take: Callable[[HeldJob], None] = lambda _: None
+    """Hands the job to its lease, in the step in which it is held."""
 
 
 class Session:
@@ -48,9 +52,8 @@ class Session:
     """
 
     __slots__ = (
-        *("_count", "alive", "deadline", "doubted", "doubts", "failures", "how", "id"),
-        *("next_beat",),
-        *("trouble", "ttl", "why"),
+        *("_count", "alive", "deadline", "doubted", "doubts", "failures", "given_back", "how"),
+        *("id", "next_beat", "trouble", "ttl", "why"),
     )
 
     def __init__(self, session_id: str, ttl: float, sent: float) -> None:
@@ -70,6 +73,8 @@ class Session:
         """
         self.doubted = 0
         """How many were in doubt until now."""
+        self.given_back: deque[str] = deque(maxlen=1000)
+        """Tickets that were detached last: if the store loses that, they are detached again."""
         self._count = 0
         self.renewed(sent)
 
@@ -141,6 +146,11 @@ class HeldJob:
         """Whether it is an async job."""
         return self.ticket.job is Job.ASYNC
 
+    @property
+    def outlives(self) -> bool:
+        """Whether it becomes an orphan when its session ends."""
+        return self.ticket.stays
+
     def holds(self, now: float) -> bool:
         """Whether it is surely held at this moment."""
         return not self.ended and not self.taken and self.session.holds(now)
@@ -151,12 +161,18 @@ class HeldJob:
 
 
 class Leftover(NamedTuple):
-    """A ticket that nobody has any more."""
+    """A ticket that nobody has any more.
+
+    What it has or waits for ends with its session, but for an async job that outlives its owner:
+    that one is seen to by the next session.
+    """
 
     due: float
     """When to try, on the local clock; 0: now."""
     gives_back: bool
     """It has adopted an async job, which is left as it was found."""
+    outlives: bool
+    """It may have left an orphan."""
 
 
 class Waiter:

@@ -7,21 +7,23 @@ must not know of stores, threads or clocks other than those it was given.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
-from distjob.errors import ClientClosed, RecordError
+from distjob.errors import ClientClosed
 from distjob.hooks import How, SessionLost, SessionOpened
 from distjob.protocol.effects import Clock, Signal
 from distjob.protocol.holdings import Holdings
-from distjob.protocol.parts import IDLE, Leftover, Session, View, Waiter, Wish
-from distjob.rules.codec import decode
-from distjob.rules.line import stirred, watched
+from distjob.protocol.parts import IDLE, HeldJob, Leftover, Session, View, Waiter, Wish
+from distjob.protocol.turns import Turns
+from distjob.rules.line import stirred
+from distjob.rules.record import JobRecord
 from distjob.rules.ticket import Owner, Ticket
-from distjob.store import ABSENT, Ended, Event, Missed, Woken
+from distjob.store import ABSENT
 
 HANDS = object()
 """The hands, as receiver."""
+REMEMBERED = 1000
+"""VMs of which it is remembered when this session left them: what is under way is of the last."""
 CLOSED = "this client is closed: connect anew"
 
 
@@ -40,19 +42,23 @@ class ClientState:
     stir        whoever leaves something to do        it comes while the hands wait
     unread      heart (a renewal came through),       a store that pushes nothing has messages that
                 hands                                 nobody waits for
+    dropped     a finalizer, without a lock           nobody has the client any more
     closing     `close`                               what is under way while the client closes
     over        the shells, with the store            errors of a closed store are no outage
     views       `saw`, closing                        the next commit starts from what was seen
-    out_at      `saw`, `dismiss`                      a reply that is overtaken by a later one, of
-                                                      a record that this session stands in no more
+    out_at      `saw`                                 a reply, or a message, that is overtaken, of a
+                                                      record that this session stands in no more
     waiters     `enroll`, `dismiss`                   a wake-up that comes before the reply to the
                                                       commit that got in line
     receiver    waiters and hands, while they listen  two of one client receive at a time
-    turns       `my_turn`, `given_up`, `next_turn`    operations of one client collide on a VM
-    early       `hear`, begin, heart                  a wake-up that comes before the reply to the
+    turns       `change`                              operations of one client collide on a VM
+    early       hearing, begin, heart                  a wake-up that comes before the reply to the
                                                       commit that granted the job
     leftovers   `leave`, hands, begin                 a cancellation that is cancelled
-    heirs       adoptions, while under way            the client closes before they return
+    hurry       `saw`, hands                          somebody sees what the hands, which listen,
+                                                      have to do
+    asking      begins, while under way               the client closes before they return; what it
+                                                      sees in a record is theirs, or nobody's
     holdings    see `Holdings`                        a job is lost while it is being ended
     ==========  ====================================  =============================================
     """
@@ -67,6 +73,7 @@ class ClientState:
         pushed: bool,
         clock: Clock,
         signal: Callable[[], Signal],
+        bell: Callable[[], Signal] | None = None,
         hooked: bool = False,
     ) -> None:
         self.owner = owner
@@ -87,24 +94,28 @@ class ClientState:
         self.unread = False
         """A renewal has come through: messages that are not pushed are to be looked for."""
         self.closing = False
+        self.dropped = False
+        """The client is garbage: it closes itself."""
         self.over = False
         """The store was closed, too: what it says from now on is no outage."""
         self.views: dict[str, View] = {}
         """The records that this session stands in, as last seen."""
         self.out_at: dict[str, int] = {}
-        """Of VMs with waiters: the version at which this session stood in the record no more."""
+        """Of the VMs last seen so: at which version this session stood in the record no more."""
         self.waiters: dict[str, dict[str, Waiter]] = {}
         self.receiver: Waiter | object | None = None
         """Who receives the session's messages, for all: a waiter, or `HANDS`."""
-        self.turns: dict[str, deque[Signal] | None] = {}
+        self.turns = Turns(signal)
         """VMs that an operation is changing now, and those that come after it."""
         self.early: dict[str, int] = {}
         """VMs that were being changed: the version of a wake-up that came before the reply."""
         self.leftovers: dict[tuple[str, str], Leftover] = {}
         """Tickets (VM, id) to be taken out of the record: nobody has them any more."""
-        self.heirs: set[tuple[str, str]] = set()
-        """Tickets (VM, id) of adoptions under way: if the client closes, the job is given back."""
-        self.holdings = Holdings(clock, self.stir, signal(), hooked=hooked)
+        self.hurry = False
+        """There are leftovers of which the hands, if they listen, do not know."""
+        self.asking: dict[tuple[str, str], bool] = {}
+        """Tickets (VM, id) of begins under way; True of adoptions, which closing gives back."""
+        self.holdings = Holdings(clock, self.stir, (bell or signal)(), hooked=hooked)
         """What this session holds."""
 
     # -- session -------------------------------------------------------------------------------
@@ -129,7 +140,10 @@ class ClientState:
             self.holdings.lose_all(why, how)
             self.holdings.tell(SessionLost(session=session.id, why=why, how=how))
             self.views.clear()
-            self.leftovers.clear()
+            self.out_at.clear()
+            self.leftovers = {
+                key: one._replace(due=0.0) for key, one in self.leftovers.items() if one.outlives
+            }
             if not self.closing:
                 self.ready.clear()
         for waiter in self._all_waiters():
@@ -141,6 +155,16 @@ class ClientState:
         """Raises ClientClosed from the moment on at which `close` was called."""
         if self.closing:
             raise ClientClosed(CLOSED)
+
+    def drop(self, held: HeldJob) -> bool:
+        """Leave to the background a job whose lease is garbage; whether it was held.
+
+        Called by finalizers, which run between any two bytecodes of any thread: not an atomic step.
+        """
+        if self.closing or not held.holds(self.clock.monotonic()):
+            return False
+        self.holdings.dropped.append(held)
+        return True
 
     def close(self) -> None:
         """Let everybody who waits find that the client is closed."""
@@ -163,6 +187,7 @@ class ClientState:
             agent=wish.agent,
             kind=wish.kind,
             parent=wish.parent,
+            mask=wish.mask,
             on_owner_loss=wish.on_owner_loss,
         )
 
@@ -173,12 +198,15 @@ class ClientState:
             here[ticket_id] = Waiter(ticket_id, self.new_signal())
         return here[ticket_id]
 
-    def leave(self, vm: str, ticket_id: str, *, gives_back: bool = False) -> None:
+    def leave(
+        self, vm: str, ticket_id: str, *, gives_back: bool = False, outlives: bool = False
+    ) -> None:
         """Let the hands take this ticket out of the record, by its next round.
 
-        ``gives_back``: the async job that it has adopted goes on without an owner.
+        ``gives_back``: the async job that it has adopted goes on without an owner. ``outlives``: it
+        may have become an orphan.
         """
-        self.leftovers[vm, ticket_id] = Leftover(0.0, gives_back)
+        self.leftovers[vm, ticket_id] = Leftover(0.0, gives_back, outlives and not gives_back)
         self.stir.set()
 
     def dismiss(self, vm: str, ticket_id: str) -> None:
@@ -188,7 +216,6 @@ class ClientState:
         gone = here.pop(ticket_id, None)
         if not here:
             del self.waiters[vm]
-            self.out_at.pop(vm, None)
         elif gone is not None and gone.missed:
             self.look_again(vm)
         self.let_receive()
@@ -211,37 +238,6 @@ class ClientState:
     def _all_waiters(self) -> list[Waiter]:
         return [waiter for here in self.waiters.values() for waiter in here.values()]
 
-    # -- turns ---------------------------------------------------------------------------------
-
-    def my_turn(self, vm: str) -> Signal | None:
-        """None: change ``vm`` now, `next_turn` must follow; else wait for this signal first.
-
-        So the operations of one client don't collide on a VM. Nothing but speed rests on it.
-        """
-        if vm not in self.turns:
-            self.turns[vm] = None
-            self.early.pop(vm, None)
-            return None
-        if (after := self.turns[vm]) is None:
-            after = self.turns[vm] = deque()
-        after.append(signal := self.new_signal())
-        return signal
-
-    def given_up(self, vm: str, turn: Signal) -> bool:
-        """Do not wait any more; False if the turn has come, so that `next_turn` must follow."""
-        after = self.turns.get(vm)
-        if after is None or turn not in after:
-            return False
-        after.remove(turn)
-        return True
-
-    def next_turn(self, vm: str) -> None:
-        """Whoever had the turn has changed ``vm``, or failed to."""
-        if after := self.turns[vm]:
-            after.popleft().set()
-        else:
-            del self.turns[vm]
-
     # -- records -------------------------------------------------------------------------------
 
     def saw(self, vm: str, view: View, version: int = ABSENT) -> None:
@@ -250,51 +246,43 @@ class ClientState:
         ``version``: of the commit that removed the record, which `IDLE` does not say.
         """
         old = self.views.get(vm, IDLE)
-        if ABSENT < view.version <= max(old.version, self.out_at.get(vm, ABSENT)):
+        out_at = self.out_at.get(vm, ABSENT) if vm in self.waiters else ABSENT
+        if ABSENT < view.version <= max(old.version, out_at):
             return  # a reply that was overtaken
         if self.session is not None and view.record.names(self.session.id):
             self.views[vm] = view
-        elif old is not IDLE:
-            del self.views[vm]
+            self.disown(vm, view.record)
+        else:
+            self.views.pop(vm, None)
+            self._out(vm, max(version, view.version, old.version))
         if vm in self.holdings.by_vm and (at := max(version, view.version)):
             self.holdings.judge(vm, view.record, at)
         if here := self.waiters.get(vm):
-            if vm not in self.views:
-                self.out_at[vm] = max(version, view.version, old.version)
             still = {ticket.id for ticket in view.record.queue}
             moved = {ticket.id for ticket in stirred(old.record, view.record)}
             for waiter in here.values():
                 if waiter.ticket_id in moved or waiter.ticket_id not in still:
                     waiter.wake()
 
-    def hear(self, event: Event) -> None:
-        """A message of the store. Only a hint: what it says is checked by the next commit."""
-        match event:
-            case Woken(vm, version, value):
-                self._woken(vm, version, value)
-            case Ended(session):
-                for vm, here in self.waiters.items():
-                    record = self.views.get(vm, IDLE).record
-                    for ticket_id, waiter in here.items():
-                        if record.waits(ticket_id) and session in watched(record, ticket_id):
-                            waiter.doubt()
-            case Missed():
-                for vm, here in self.waiters.items():
-                    self.look_again(vm)
-                    for waiter in here.values():
-                        waiter.doubt()  # an `Ended` may be lost, too
-                self.holdings.suspect_all()
+    def disown(self, vm: str, record: JobRecord) -> None:
+        """Leave to the hands what this session has in ``record`` and nobody here asks for or holds.
 
-    def _woken(self, vm: str, version: int, value: bytes | None) -> None:
-        if vm in self.turns:
-            self.early[vm] = version
-        here = self.waiters.get(vm, {})
-        try:
-            if value is not None and (here or vm in self.views):
-                self.saw(vm, View(version, decode(vm, version, value)))
-                return
-        except RecordError:
-            pass  # whoever waits reads it again, and raises
-        if vm not in self.views or self.views[vm].version < version:
-            self.look_again(vm)
-            self.holdings.suspect(vm)
+        A store that has lost an acknowledged end, or was sent a commit twice, brings it back.
+        """
+        session = self.session
+        if session is None:
+            return
+        here = self.holdings.by_vm.get(vm, {})
+        for ticket in record.of(session.id):
+            key = vm, ticket.id
+            if ticket.id not in here and key not in self.asking and key not in self.leftovers:
+                gives_back = ticket.id in session.given_back
+                self.leave(vm, ticket.id, gives_back=gives_back, outlives=ticket.stays)
+                self.hurry = True
+
+    def _out(self, vm: str, version: int) -> None:
+        self.out_at.pop(vm, None)
+        if version > ABSENT:
+            self.out_at[vm] = version
+        if len(self.out_at) > REMEMBERED:
+            del self.out_at[next(iter(self.out_at))]

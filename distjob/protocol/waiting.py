@@ -10,6 +10,7 @@ from __future__ import annotations
 from distjob.errors import BackendUnavailable, ClientClosed
 from distjob.protocol.change import NOBODY, SessionEnded, change, look
 from distjob.protocol.effects import Interrupt, Op, Receive, Remaining, Wait, ask
+from distjob.protocol.hearing import hear
 from distjob.protocol.parts import Session, View, Waiter
 from distjob.protocol.state import HANDS, ClientState
 from distjob.rules.line import watched
@@ -86,7 +87,7 @@ def _listen(me: ClientState, session: Session, waiter: Waiter, until: float) -> 
         while not waiter.woken and (seconds := until - me.clock.monotonic()) > 0:
             events = yield from ask(Receive(session.id, seconds))
             for event in events:
-                me.hear(event)
+                hear(me, event)
             if not events:
                 return
     finally:

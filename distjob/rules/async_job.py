@@ -42,6 +42,18 @@ def amend(
     return _with(record, running, **new).promote(wall)
 
 
+def confirm(record: JobRecord, ticket_id: str) -> JobRecord:
+    """The owner knows that it has the job: from now on it outlives its owner, if begun so.
+
+    Whoever lets a waiter in does not know whether that lives, and would leave an orphan of a job
+    that never began. The same record if there is nothing to confirm.
+    """
+    running = record.owned(ticket_id)
+    if running is None or running.outlives or not running.ticket.stays:
+        return record
+    return _with(record, running, outlives=True)
+
+
 def request_abort(record: JobRecord, abort: AbortRequest) -> JobRecord | None:
     """Ask the owner to stop, or the next one if it has none; None if no async job runs.
 
@@ -82,8 +94,21 @@ def adopt(record: JobRecord, ticket: Ticket) -> tuple[Verdict, JobRecord]:
         return Verdict.WRONG_JOB, record
     if not running.owner_gone:
         return Verdict.NOT_OWNER, record
-    heir = msgspec.structs.replace(ticket, on_owner_loss=running.ticket.on_owner_loss)
-    return Verdict.GRANTED, _with(record, running, ticket=heir, token=0, owner_gone=None)
+    policy = running.ticket.on_owner_loss
+    heir = msgspec.structs.replace(ticket, on_owner_loss=policy)
+    adopted = _with(record, running, ticket=heir, token=0, owner_gone=None)
+    return Verdict.GRANTED, confirm(adopted, heir.id)
+
+
+def clear(record: JobRecord, ticket_id: str, *, wall: float) -> JobRecord:
+    """Take out what this ticket holds or waits for, also the orphan that it has left.
+
+    The same record if there is nothing of it.
+    """
+    new, left = record.drop(ticket_id, wall=wall), record.async_
+    if new is record and left and left.owner_gone and left.ticket.id == ticket_id:
+        return record.remove((ticket_id,), wall=wall)
+    return new
 
 
 def _with(record: JobRecord, running: AsyncHolder, **changes: Any) -> JobRecord:

@@ -70,6 +70,9 @@ def _flaw(record: JobRecord, version: int) -> str:
         return "the async slot holds no async job"
     if record.async_ and not _PLAIN.issuperset(record.async_.mask):
         return "a mask lets in what is never masked in"
+    asked = (*(holder.ticket for _, holder in record.holders()), *record.queue)
+    if any(ticket.mask is not None and not _PLAIN.issuperset(ticket.mask) for ticket in asked):
+        return "a ticket's mask lets in what is never masked in"
     if any(not 0 <= holder.token <= version for _, holder in record.holders()):
         return "a token is larger than the record's version"
     if len(record.queue) > LONGEST_LINE:

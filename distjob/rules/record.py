@@ -21,7 +21,7 @@ from typing import TypeVar
 
 import msgspec
 
-from distjob.rules.jobs import DEFAULT_MASK, Job, Slot
+from distjob.rules.jobs import Job, Slot
 from distjob.rules.ticket import AsyncHolder, Holder, Left, Ticket
 
 LONGEST_LINE = 10_000
@@ -113,6 +113,11 @@ class JobRecord(
             if holder.ticket.session == session:
                 return True
         return bool(self.queue) and any(ticket.session == session for ticket in self.queue)
+
+    def of(self, session: str) -> list[Ticket]:
+        """The tickets by which this session holds or waits; one that holds two slots is one."""
+        held = {h.ticket.id: h.ticket for h in self.owners() if h.ticket.session == session}
+        return [*held.values(), *(ticket for ticket in self.queue if ticket.session == session)]
 
     def just_let_in(self, ticket: Ticket, parent: str) -> bool:
         """Whether it is a step of that async job which has its slot by the commit being made."""
@@ -266,10 +271,10 @@ class JobRecord(
         if len(rest) == len(self.queue):
             return record
         let_in = record.sync if record.sync is not self.sync else None
-        if let_in and not record.async_ and let_in.ticket.job in DEFAULT_MASK:
-            later = next((ticket for ticket in rest if ticket.job is Job.ASYNC), None)
-            with_it = record._grant(later, wall) if later else record
-            if later and not any(with_it.masked(older) for older in rest[: rest.index(later)]):
+        later = next((ticket for ticket in rest if ticket.job is Job.ASYNC), None)
+        if let_in and later and not record.async_ and let_in.ticket.job in later.lets_in:
+            with_it = record._grant(later, wall)
+            if not any(with_it.masked(older) for older in rest[: rest.index(later)]):
                 record = with_it
                 rest.remove(later)
         return msgspec.structs.replace(record, queue=tuple(rest))
@@ -297,7 +302,7 @@ class JobRecord(
     def _grant(self, ticket: Ticket, wall: float) -> JobRecord:
         sync, agent, async_ = self.sync, self.agent, self.async_
         if ticket.job is Job.ASYNC:
-            async_ = AsyncHolder(ticket, wall)
+            async_ = AsyncHolder(ticket, wall, mask=ticket.lets_in)
         elif ticket.job is not None:
             sync = Holder(ticket, wall)
         if ticket.agent is not None:

@@ -45,12 +45,24 @@ class Ticket(
     """With `Job.ASYNC` the type asked for, with `Job.ASYNC_NESTED` the type it is a step of."""
     parent: str = ""
     """With `Job.ASYNC_NESTED`: the id of the async job's ticket."""
+    mask: Mask | None = None
+    """With `Job.ASYNC`: what it lets in from its grant on; None: the default."""
     on_owner_loss: OnOwnerLoss = OnOwnerLoss.RELEASE
-    """With `Job.ASYNC`."""
+    """With `Job.ASYNC`; `AsyncHolder.outlives` says whether it is in force yet."""
+
+    @property
+    def lets_in(self) -> Mask:
+        """The sync jobs that may begin while this async job runs, from its grant on."""
+        return DEFAULT_MASK if self.mask is None else self.mask
 
     @property
     def nested(self) -> bool:
         return self.job is Job.ASYNC_NESTED
+
+    @property
+    def stays(self) -> bool:
+        """Whether it asks for a job that outlives its owner."""
+        return self.on_owner_loss is OnOwnerLoss.ORPHAN
 
     @property
     def exempt(self) -> bool:
@@ -111,8 +123,5 @@ class AsyncHolder(Holder, frozen=True, gc=False, omit_defaults=True, forbid_unkn
     progress: Progress | None = None
     abort: AbortRequest | None = None
     owner_gone: Left | None = msgspec.field(default=None, name="left")
-
-    @property
-    def outlives(self) -> bool:
-        """Whether it stays when its owner's session ends."""
-        return self.ticket.on_owner_loss is OnOwnerLoss.ORPHAN
+    outlives: bool = False
+    """It stays when its owner's session ends: it was begun so, and its owner has confirmed it."""

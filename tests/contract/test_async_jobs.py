@@ -148,6 +148,7 @@ def test_the_owner_closes(clients):
 def test_the_owner_dies(clients, open_store):
     a = clients("a")
     dead, ttl = open_store(), max(0.3, a.guarantees.shortest_ttl)
+    from distjob.rules.async_job import confirm
     from distjob.rules.codec import encode
     from distjob.rules.jobs import Job as Type
     from distjob.rules.jobs import OnOwnerLoss
@@ -167,7 +168,7 @@ def test_the_owner_dies(clients, open_store):
             on_owner_loss=policy,
         )
         _, record = JobRecord().request(ticket, wall=0.0)
-        dead.commit(vm, 0, encode(record), session, ())
+        dead.commit(vm, 0, encode(confirm(record, ticket.id)), session, ())
     if a.guarantees.ends == "told":
         dead.close_session(session)
     until(lambda: not a.status("kept").long.alive)
@@ -201,6 +202,24 @@ def test_an_operator_breaks_a_job(clients, pool):
     lease.end()
     assert b.evict("vm", [broken.ticket]) == []
     assert b.list() == []
+
+
+def test_a_mask_given_at_begin_is_in_force_from_the_grant(clients, pool):
+    a, b = clients("a"), clients("b")
+    lease = a.begin("vm", Job.MODIFY)
+    waiting = pool.submit(b.begin_async, "vm", OUT, mask=["suspend"], on_owner_loss="orphan")
+    until(lambda: a.status("vm").waiters)
+    suspends = pool.submit(a.begin, "vm", Job.SUSPEND)
+    queries = pool.submit(a.begin, "vm", Job.QUERY)
+    until(lambda: len(a.status("vm").waiters) == 3)
+    lease.end()
+    suspends.result(PATIENCE).end()
+    assert a.status("vm").mask == (Job.DESTROY, Job.SUSPEND)
+    waiting.result(PATIENCE).end()
+    queries.result(PATIENCE).end()
+    with pytest.raises(BadRequest, match="a mask is several jobs"):
+        a.begin_async("vm", OUT, mask="suspend")
+    assert a.list() == []
 
 
 def test_with_an_async_job_go_its_steps(clients, pool):

@@ -14,6 +14,7 @@ from prometheus_client import generate_latest
 
 from book import Book
 from distjob import JobTimeout, LeaseLost, QueueFull
+from keeping import keep
 from until import until
 
 PATIENCE = 20.0
@@ -62,7 +63,7 @@ def test_a_day(open_store: Any, clients: Any, book: Book, pool: ThreadPoolExecut
     until(lambda: book("lost_total", type="modify", how="force") == 1)
     with pytest.raises(LeaseLost):
         lease.end()
-    other.begin("vm", "suspend")  # broken by us
+    keep(other.begin("vm", "suspend"))  # broken by us
     mine.evict("vm", [job.ticket for job in mine.status("vm").holders])
     assert book("evicted_total", type="suspend", how="force") == 1
 
@@ -77,8 +78,8 @@ def test_a_day(open_store: Any, clients: Any, book: Book, pool: ThreadPoolExecut
     with pytest.raises(LeaseLost):
         lease.end()
 
-    mine.begin("vm", "modify")
-    other.begin("waited for", "modify")
+    keep(mine.begin("vm", "modify"))
+    keep(other.begin("waited for", "modify"))
     call = pool.submit(mine.begin, "waited for", "modify", wait=PATIENCE)
     until(lambda: book("waiting", type="modify") == 1)
     mine.close()  # gives up what it waits for, and loses what it holds
@@ -92,8 +93,8 @@ def test_a_day(open_store: Any, clients: Any, book: Book, pool: ThreadPoolExecut
 @pytest.mark.parametrize("open_store", ["memory", "redis"], indirect=True)
 def test_the_dead_are_counted(open_store: Any, clients: Any, book: Book) -> None:
     dead, mine = clients("dead"), clients("mine", hooks=[book.metrics])
-    dead.begin("vm", "modify")
-    dead.begin_async("other", "backup", on_owner_loss="orphan")
+    keep(dead.begin("vm", "modify"))
+    keep(dead.begin_async("other", "backup", on_owner_loss="orphan"))
     store = open_store()
     store.close_session(mine.status("vm").holders[0].session)
     store.close()

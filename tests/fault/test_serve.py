@@ -18,6 +18,7 @@ from distjob import Client, clock, connect
 from distjob.config import load, open_backend
 from distjob.serve.guarded import HEADERS
 from distjob.store import Committed
+from keeping import keep
 from serving import TOKEN, Served, served
 from until import until
 
@@ -219,7 +220,7 @@ def test_many_browsers_cost_the_store_what_one_does(
 
     with connect(settings) as jobs, served(settings, tmp_path, "--every", "0.1") as server:
         for number in range(20):
-            jobs.begin(f"vm-{number}", "modify")
+            keep(jobs.begin(f"vm-{number}", "modify"))
         with ExitStack() as stack:
             streams = [stack.enter_context(server.events())]
             assert len(next(streams[0])["vms"]) == 20
@@ -245,7 +246,7 @@ def test_a_store_that_is_away_and_comes_back(
     settings = {"namespace": fresh_namespace, "redis": {"url": redis_server.url, "timeout": 1.0}}
     settings |= {"backend": "redis", "session": {"ttl": 60}}
     with connect(settings) as jobs, served(settings, tmp_path) as server:
-        jobs.begin("vm", "modify")
+        keep(jobs.begin("vm", "modify"))
         until(lambda: server.ask("/readyz").status == 200)
         with server.events() as told:
             assert next(told)["store"]["up"]

@@ -15,6 +15,7 @@ from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 
 from distjob import AsyncJob, Client, Job, aio, clock, connect
+from keeping import keep
 from serving import TOKEN, Served, look, picture, served
 from until import until
 
@@ -68,7 +69,7 @@ async def begin(client: aio.AsyncClient, number: int) -> None:
     """One job in five is a long one; one of these in four has lost its owner."""
     name = f"vm-{number:04}"
     if number % 5:
-        await client.begin(name, Job.MODIFY, api=APIS[number % len(APIS)])
+        keep(await client.begin(name, Job.MODIFY, api=APIS[number % len(APIS)]))
         return
     kind = KINDS[number // 5 % len(KINDS)]
     lease = await client.begin_async(name, kind, on_owner_loss="orphan", api="nightly")

@@ -32,7 +32,7 @@ FOUND = (
     Found(
         "a cancelled begin whose commit arrives after its withdrawal",
         "calm",
-        11,
+        327,
         (
             (
                 "tries.py",
@@ -44,11 +44,11 @@ FOUND = (
     Found(
         "a second cancel during the withdrawal",
         "calm",
-        34,
+        248,
         (
             (
                 "change.py",
-                "me.leave(vm, ticket_id, gives_back=gives_back)  # for a",
+                "forsake(me, vm, ticket_id, gives_back=gives_back, outlives=outlives)  # for a",
                 "pass  #",
             ),
         ),
@@ -56,7 +56,7 @@ FOUND = (
     Found(
         "a commit without a reply that arrives when the VM is idle again",
         "late",
-        16,
+        10,
         (
             (
                 "tries.py",
@@ -68,7 +68,7 @@ FOUND = (
     Found(
         "a renewal that is answered after the local deadline",
         "sleep",
-        457,
+        381,
         (("heart.py", "    elif me.clock.monotonic() < session.deadline:", "    elif True:"),),
     ),
     Found(
@@ -82,7 +82,7 @@ FOUND = (
                 "            if mine in ended or not self",
                 "            if False and not self",
             ),
-            ("begin.py", "is not None and session.holds(me.clock.monotonic()):", "is not None:"),
+            ("change.py", "is not None and session.holds(me.clock.monotonic()):", "is not None:"),
         ),
     ),
     Found(
@@ -94,13 +94,13 @@ FOUND = (
     Found(
         "a waiter that was taken out by force, and timed out before it heard",
         "deaf",
-        299,
+        90,
         (("begin.py", "changed.found if changed.made else waited_in", "changed.found"),),
     ),
     Found(
         "a request to abort whose reply was lost asks the next job, too",
         "lossy",
-        233,
+        46,
         (("outside.py", "if not record.holder_of(mine.ticket.id):", "if False:"),),
     ),
     Found(
@@ -112,20 +112,20 @@ FOUND = (
     Found(
         "an eviction whose reply was lost, and who was evicted asks again",
         "lossy",
-        290,
+        52,
         (("outside.py", "in (*changed.unheard, changed.found):", "in (changed.found,):"),),
     ),
     Found(
         "an end that was cancelled, and then the client closed",
         "storm",
-        880,
+        106,
         (("closing.py", "in leftovers.items():", "in ():"),),
     ),
     Found(
         "an adoption under way while the client closes",
         "clocks",
         129,
-        (("closing.py", "    nobodys.update(dict.fromkeys(me.heirs, True))\n", ""),),
+        (("closing.py", "update(me.asking)", "update({})"),),
     ),
     Found(
         "an end of a session that is not heard of during an outage",
@@ -133,7 +133,7 @@ FOUND = (
         1775,
         (
             (
-                "state.py",
+                "hearing.py",
                 "waiter.doubt()  # an `Ended`",
                 "pass  #",
             ),

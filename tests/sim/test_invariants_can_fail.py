@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from distjob.errors import RecordError
-from distjob.protocol import begin, change, closing, hands, outside, owner, state, waiting
+from distjob.protocol import begin, change, closing, hands, hearing, outside, owner, state, waiting
 from distjob.protocol import held as holding
 from distjob.protocol.effects import ask
 from distjob.protocol.holdings import Holdings
@@ -24,7 +24,7 @@ from distjob.rules.codec import decode, encode
 from distjob.rules.fence import Fence, fence_of
 from distjob.rules.jobs import Slot
 from distjob.rules.record import JobRecord, Verdict
-from distjob.rules.ticket import AsyncHolder
+from distjob.rules.ticket import AsyncHolder, Ticket
 from distjob.testing.memory import MemoryServer
 from distjob.testing.sim import machine, users
 from distjob.testing.sim.calls import Violated
@@ -222,7 +222,7 @@ def sessions_left_open(patch: Patch) -> None:
 def idle_records_kept(patch: Patch) -> None:
     patch.setattr(change, "encode", lambda record: encode(record) or b"distjob/1 a3e3e2f1 {}")
     patch.setattr(change, "decode", _lenient)
-    patch.setattr(state, "decode", _lenient)
+    patch.setattr(hearing, "decode", _lenient)
 
 
 def _lenient(vm: str, version: int, value: bytes | None) -> JobRecord:
@@ -304,6 +304,28 @@ def orphans_released(patch: Patch) -> None:
 
 def all_jobs_orphaned(patch: Patch) -> None:
     patch.setattr(AsyncHolder, "outlives", property(lambda self: True))
+
+
+def orphans_of_waiters(patch: Patch) -> None:
+    """Whoever lets a waiter in makes it outlive its owner."""
+    honest = JobRecord._grant
+
+    def grant(self: JobRecord, ticket: Ticket, wall: float) -> JobRecord:
+        granted = honest(self, ticket, wall)
+        return async_job.confirm(granted, ticket.id)
+
+    patch.setattr(JobRecord, "_grant", grant)
+
+
+def orphans_forgotten(patch: Patch) -> None:
+    """With the session goes what was to be taken out, also what outlives it."""
+    honest = ClientState.lose
+
+    def lose(self: ClientState, *args: str) -> None:
+        honest(self, *args)
+        self.leftovers.clear()
+
+    patch.setattr(ClientState, "lose", lose)
 
 
 def adopted_from_the_living(patch: Patch) -> None:
@@ -507,6 +529,8 @@ CASES: list[tuple[Callable[[Patch], None], str, str]] = [
     (orphans_released, "owner loss", "crash"),
     (orphans_released, "owner loss", "sleep"),
     (all_jobs_orphaned, "owner loss", "crash"),
+    (orphans_of_waiters, "phase kept", "calm"),
+    (orphans_forgotten, "owner loss", "sleep"),
     (cancelled_adoptions_end_the_job, "owner loss", "calm"),
     (detached_and_kept, "owner loss", "calm"),
     (adopted_without_its_phase, "phase kept", "calm"),

@@ -12,9 +12,10 @@ from distjob import clock
 from distjob.protocol.begin import begin
 from distjob.protocol.effects import Read
 from distjob.protocol.hands import work
+from distjob.protocol.hearing import hear
 from distjob.protocol.parts import Wish
 from distjob.protocol.state import ClientState
-from distjob.rules.async_job import adopt, amend, detach, request_abort
+from distjob.rules.async_job import adopt, amend, clear, confirm, detach, request_abort
 from distjob.rules.codec import decode, encode
 from distjob.rules.jobs import DEFAULT_MASK, AsyncJob, Job, OnOwnerLoss, mask_of
 from distjob.rules.line import bereft, woken
@@ -54,6 +55,7 @@ def running(policy=OnOwnerLoss.RELEASE, session="s1"):
 
 def left(how=Left.DETACHED):
     long, record = running(ORPHAN)
+    record = confirm(record, long.id)
     record = amend(record, long.id, wall=1.0, phase="copy", mask=mask_of([Job.MODIFY]))
     if how is Left.DETACHED:
         return long, detach(record, long.id, wall=1.0)
@@ -123,6 +125,7 @@ def test_the_policy_says_what_the_end_of_the_session_means():
     long, record = running(OnOwnerLoss.RELEASE)
     assert record.evict({"s1"}, wall=2.0).idle
     long, record = running(ORPHAN)
+    record = confirm(record, long.id)
     waits = ticket(session="s2")
     record = asking(record, step_of(long), step_of(long), waits).evict({"s1"}, wall=2.0)
     assert record.async_.owner_gone is Left.ORPHANED
@@ -151,6 +154,36 @@ def test_who_adopts_finds_all_as_it_was_and_has_a_new_token(how):
     )
     assert adopt(new, heir) == (Verdict.GRANTED, new)
     assert new.request(step_of(heir, "s2"), wall=1.0)[0] is Verdict.GRANTED
+
+
+def test_a_job_that_is_to_outlive_its_owner_does_once_that_has_confirmed_it():
+    long, record = running(ORPHAN)
+    assert record.evict({"s1"}, wall=1.0).idle
+    sure = confirm(record, long.id)
+    assert sure.evict({"s1"}, wall=1.0).async_.owner_gone is Left.ORPHANED
+    assert sure.async_.token == record.async_.token
+    assert confirm(sure, long.id) is sure
+    assert confirm(record, "t0") is record
+    assert confirm(record.end(long.id, wall=1.0), long.id).idle
+    long, record = running()
+    assert confirm(record, long.id) is record
+    heir = ticket(session="s2")
+    again = adopt(left(Left.ORPHANED)[1], heir)[1]
+    assert again.evict({"s2"}, wall=1.0).async_.owner_gone is Left.ORPHANED
+
+
+def test_whoever_has_left_an_orphan_clears_it_and_nobody_elses():
+    long, record = left(Left.ORPHANED)
+    assert clear(record, long.id, wall=1.0).idle
+    assert clear(record, "t0", wall=1.0) is record
+    taken = adopt(record, ticket(session="s2"))[1]
+    assert clear(taken, long.id, wall=1.0) is taken
+    long, record = running()
+    step = step_of(long)
+    both = asking(record, step)
+    alone = clear(both, long.id, wall=1.0)
+    assert (alone.async_, alone.sync.ticket) == (None, step)
+    assert clear(alone, long.id, wall=1.0) is alone  # its step goes on to its own end
 
 
 def test_only_one_adopts_and_only_what_was_left():
@@ -240,7 +273,7 @@ def test_what_overtakes_the_reply_to_begin_is_looked_for(taken):
     op = begin(me, "vm", Wish("api", job=Job.ASYNC, kind=AsyncJob.BACKUP), 1.0)
     granted = decode("vm", 5, next(op).value)
     asked = request_abort(granted, ABORT)
-    me.hear(Woken(vm="vm", version=6, value=None if taken else encode(asked)))
+    hear(me, Woken(vm="vm", version=6, value=None if taken else encode(asked)))
     with pytest.raises(StopIteration) as done:
         op.send(Committed(version=5))
     held = done.value.value
@@ -255,7 +288,19 @@ def test_what_overtakes_the_reply_to_begin_is_looked_for(taken):
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(
-            ["begin", "sync", "step", "end", "evict", "detach", "adopt", "abort", "phase", "force"]
+            [
+                "begin",
+                "confirm",
+                "sync",
+                "step",
+                "end",
+                "evict",
+                "detach",
+                "adopt",
+                "abort",
+                "phase",
+                "force",
+            ]
         ),
         st.sampled_from(["s1", "s2", "s3"]),
         st.sampled_from(list(OnOwnerLoss)),
@@ -274,6 +319,8 @@ def apply(record, kind, session, policy, pick):
             return asking(record, ticket(session=session, on_owner_loss=policy))
         case "sync":
             return asking(record, ticket(Job.QUERY if pick % 2 else Job.SUSPEND, session))
+        case "confirm":
+            return confirm(record, one)
         case "step":
             return asking(record, step_of(long, long.session)) if long else record
         case "end":
@@ -313,12 +360,13 @@ def test_whatever_happens_a_job_has_one_owner_or_none(steps):
             one.parent == now.ticket.id and not now.owner_gone for one in record.queue if one.parent
         )
         if was and was.ticket.id == now.ticket.id:
-            same = {"owner_gone", "abort", "phase"}
+            same = {"owner_gone", "abort", "phase", "outlives"}
             facts = [msgspec.structs.asdict(holder) for holder in (was, now)]
             assert [(k, v) for k, v in facts[0].items() if k not in same] == [
                 (k, v) for k, v in facts[1].items() if k not in same
             ]
             assert now.phase == was.phase or kind == "phase"
+            assert now.outlives == was.outlives or kind == "confirm"
             assert (was.owner_gone, now.owner_gone) in {
                 (None, None),
                 (None, Left.DETACHED),

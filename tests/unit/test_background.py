@@ -23,6 +23,7 @@ from distjob.config import load, open_backend, open_backend_async
 from distjob.protocol.holdings import Holdings
 from distjob.store import AsyncStore, Committed, Reply, Store
 from distjob.testing.memory import AsyncMemoryStore, MemoryServer, MemoryStore
+from keeping import keep
 
 PATIENCE = 20.0
 TTL = 0.5
@@ -129,7 +130,7 @@ def test_a_value_that_is_too_deep_does_not_end_the_background(connect: Connect) 
     with Client(store, ttl=TTL) as jobs, Client(connect(), ttl=TTL) as other:
         long, session = jobs.begin_async("vm", "backup"), jobs._me.session
         assert session is not None
-        jobs.begin("poisoned", Job.MODIFY)
+        keep(jobs.begin("poisoned", Job.MODIFY))
         long.on_abort(lambda _: heard.set())
         version = hand.read("poisoned").version
         mine = hand.open_session(60.0, "hand")
@@ -157,7 +158,7 @@ def test_the_hands_outlive_any_error(
 
     heard = threading.Event()
     with Client(connect(), ttl=TTL) as jobs, Client(connect(), ttl=TTL) as other:
-        jobs.begin("vm", Job.MODIFY)
+        keep(jobs.begin("vm", Job.MODIFY))
         long = jobs.begin_async("long", "backup")
         long.on_abort(lambda _: heard.set())
         monkeypatch.setattr(Holdings, "judge", judge)

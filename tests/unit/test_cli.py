@@ -26,6 +26,7 @@ from distjob.cli.table import table
 from distjob.client import Client
 from distjob.sharded import connect
 from ends import started
+from keeping import keep
 
 
 @pytest.fixture
@@ -312,11 +313,11 @@ def test_ls_watches_on_a_terminal(config: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-c", script, "ls", "--watch", "0.1", "--config", str(config)]
     environment = os.environ | {"COLUMNS": "200", "TERM": "xterm"}
     with connect(config) as client:
-        client.begin("vm-1", "modify", api="nightly")
+        keep(client.begin("vm-1", "modify", api="nightly"))
         with started(words, stdin=slave, stdout=slave, stderr=slave, env=environment) as watch:
             os.close(slave)
             seen = _read_until(master, "nightly")
-            client.begin("vm-2", "modify", api="daily")
+            keep(client.begin("vm-2", "modify", api="daily"))
             seen += _read_until(master, "daily")
             (tmp_path / "jobs.db").rename(tmp_path / "away.db")
             seen += _read_until(master, "was replaced or removed", "removed", "deleted", "jobs.db")

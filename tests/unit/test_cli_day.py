@@ -30,6 +30,7 @@ from distjob.config import load
 from distjob.config.paste import as_yaml
 from distjob.rules.jobs import AsyncJob
 from distjob.sharded import connect
+from keeping import keep
 
 ROOT = Path(__file__).parents[2]
 
@@ -232,8 +233,8 @@ def test_ls_filters_and_sorts(config: Path, tmp_path: Path, client: Client) -> N
         return [line.partition("\t")[0] for line in out.output.splitlines() if "holds" in line]
 
     with connect(other) as second:
-        client.begin("vm-3", "modify")
-        second.begin("vm-1", "modify")
+        keep(client.begin("vm-3", "modify"))
+        keep(second.begin("vm-1", "modify"))
         client.begin_async("vm-2", "backup", on_owner_loss="orphan").detach()
         assert names() == ["vm-1", "vm-2", "vm-3"]
         assert names("--controller", "other") == ["vm-1"]
@@ -247,8 +248,8 @@ def test_ls_filters_and_sorts(config: Path, tmp_path: Path, client: Client) -> N
 
 
 def test_ls_takes_vms(config: Path, client: Client) -> None:
-    client.begin("vm-1", "modify")
-    client.begin("vm-2", "modify")
+    keep(client.begin("vm-1", "modify"))
+    keep(client.begin("vm-2", "modify"))
     words = ("--no-header", "--columns", "vm", "--config", config)
     assert invoke("ls", "vm-2", "idle", *words).output == "vm-2\n"
     assert invoke("ls", "idle", *words).output == "nothing that is under way is like that\n"
@@ -262,7 +263,7 @@ def test_an_argument_is_called_by_its_name() -> None:
 
 def test_what_is_broken_is_said_once(config: Path, client: Client) -> None:
     for more, count in (((), 0), (("-v",), 1)):
-        client.begin("vm", "modify")
+        keep(client.begin("vm", "modify"))
         words = ("evict", "vm", "--all", "--yes", "--config", config, *more)
         done = process(*words, capture_output=True)
         assert done.returncode == 0
@@ -386,8 +387,8 @@ def test_shells_complete(config: Path, client: Client) -> None:
         assert "_DISTJOB_COMPLETE" in invoke("completion", shell).output
     assert _completed("distjob d") == ["discard", "doctor", "demo"]
     assert "migration-out" in _completed("distjob run vm --async m")
-    client.begin("web-1", "modify")
-    client.begin("db-1", "modify")
+    keep(client.begin("web-1", "modify"))
+    keep(client.begin("db-1", "modify"))
     assert _completed("distjob status w", DISTJOB_CONFIG=str(config)) == ["web-1"]
     assert _completed(f"distjob evict --config {config} d") == ["db-1"]
     assert _completed("distjob status w", DISTJOB_CONFIG=f"{config}.missing") == []

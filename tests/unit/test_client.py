@@ -11,6 +11,7 @@ import pytest
 from distjob import BackendUnavailable, Client, ClientClosed, Job, LeaseLost, OutcomeUnknown, clock
 from distjob.store import Missed
 from distjob.testing.memory import MemoryServer, MemoryStore
+from keeping import keep
 
 PATIENCE = 20.0
 
@@ -178,7 +179,7 @@ def test_closing_without_an_answer_is_told_and_is_closed(store):
 def test_closing_without_an_answer_does_not_replace_an_error(store):
     def body():
         with Client(store, ttl=0.6) as client:
-            client.begin("vm", Job.MODIFY)
+            keep(client.begin("vm", Job.MODIFY))
             cut(store)
             raise KeyError("mine")
 
@@ -243,7 +244,7 @@ def test_the_heart_does_not_die_silently(store, caplog):
         lease.check()
     with pytest.raises(ClientClosed):
         client.begin("vm", Job.MODIFY)
-    for thread in client._background:
+    for thread in client._background.threads:
         thread.join(PATIENCE)
     assert "distjob-session has died" in caplog.text
     assert "somebody ends this thread" in caplog.text

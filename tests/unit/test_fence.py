@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distjob.errors import BadRequest
-from distjob.rules.async_job import adopt, detach
+from distjob.rules.async_job import adopt, confirm, detach
 from distjob.rules.fence import MAX_TOKEN, Fence, fence_of
 from distjob.rules.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss, Slot
 from distjob.rules.record import JobRecord, Verdict
@@ -53,6 +53,7 @@ class History:
         verdict, record = self.record.request(ticket, wall=0.0)
         assert verdict is Verdict.GRANTED
         self.commit(record)
+        self.record = confirm(self.record, ticket.id)
         return fence_of(self.record, ticket.id)
 
     def end(self, ticket: Ticket) -> None:
@@ -248,6 +249,7 @@ class Random(History):
                 guest = AgentJob.MODIFY if agent or job is None else None
                 one = self.named(session, job=job, agent=guest, **kind)
                 self.commit(self.record.request(one, wall=0.0)[1])
+                self.record = confirm(self.record, one.id)
             case "step", int() if running and not running.owner_gone:
                 parent = running.ticket
                 step = {"job": Job.ASYNC_NESTED, "kind": OUT, "parent": parent.id}

@@ -39,6 +39,7 @@ from distjob.hooks import (
 )
 from distjob.store import Gone, Reply
 from distjob.testing.memory import MemoryServer, MemoryStore
+from keeping import keep
 
 PATIENCE = 10.0
 
@@ -226,8 +227,8 @@ def test_long_jobs(house: House) -> None:
 def test_a_closed_client_has_lost_what_it_held(house: House, pool: ThreadPoolExecutor) -> None:
     a, told_a = house.client("a")
     b, told = house.client("b")
-    a.begin("one", "modify")
-    b.begin("two", "modify")
+    keep(a.begin("one", "modify"))
+    keep(b.begin("two", "modify"))
     call = pool.submit(b.begin, "one", "modify")
     told.until(Waiting)
     b.close()
@@ -335,7 +336,7 @@ def test_what_was_adopted_in_between_was_not_discarded(house: House) -> None:
     a.begin_async("vm", "backup").detach()
 
     def too_late(commit: Callable[[], Reply]) -> Reply:
-        a.adopt("vm", "backup")
+        keep(a.adopt("vm", "backup"))
         return commit()
 
     store.at_commit = too_late
@@ -349,7 +350,7 @@ def test_the_dead_are_taken_out(house: House, pool: ThreadPoolExecutor) -> None:
     dead, _ = house.client("dead")
     waits, told_waits = house.client("waits")
     b, told = house.client("b")
-    dead.begin("vm", "modify", agent="modify")
+    keep(dead.begin("vm", "modify", agent="modify"))
     call = pool.submit(waits.begin, "vm", "modify")
     told_waits.until(Waiting)
     for one in (dead, waits):
@@ -363,14 +364,14 @@ def test_the_dead_are_taken_out(house: House, pool: ThreadPoolExecutor) -> None:
         ("dead", "modify + agent modify", "ended", True),
         ("waits", "modify", "ended", False),
     ]
-    call.cancel()
+    keep(call)
 
 
 def test_an_orphan_is_found_and_discarded(house: House) -> None:
     dead, _ = house.client("dead")
     b, told = house.client("b")
-    dead.begin_async("vm", "backup", on_owner_loss="orphan")
-    dead.begin_async("other", "backup")
+    keep(dead.begin_async("vm", "backup", on_owner_loss="orphan"))
+    keep(dead.begin_async("other", "backup"))
     house.kill(dead)
     b.discard("vm")
     assert [event.how for event in told.of(Evicted)] == ["orphaned", "force"]
@@ -407,7 +408,7 @@ def test_a_hook_that_ends_the_program(house: House, kind: type[Event]) -> None:
 
     a, _ = house.client("a")
     b, _ = house.client("b", leave)
-    lease = a.begin("vm", "modify")
+    lease = keep(a.begin("vm", "modify"))
     if kind is Begun:
         lease.end()
     with pytest.raises(SystemExit):
@@ -429,7 +430,7 @@ def test_a_hook_that_fails_harms_nobody(house: House, caplog: pytest.LogCaptureF
         told.until(Renewed)
         lease.check()
     house.kill(a)
-    a.begin("vm", "modify")
+    keep(a.begin("vm", "modify"))
     house.kill(a)
     told.until(Lost)
     assert told.kinds[:2] == [Begun, Ended]
@@ -461,7 +462,7 @@ def test_hooks_are_told_outside_of_locks(house: House, pool: ThreadPoolExecutor)
     lease = a.begin("vm", "modify")
     b.evict("vm", [b.status("vm").holders[0].ticket])
     told.until(Renewed)
-    b.begin("vm", "modify")
+    keep(b.begin("vm", "modify"))
     house.kill(b)
     told.until(Lost)
     assert {*seen} >= {Waiting, TimedOut, Begun, Ended, Evicted, Renewed, Lost}
@@ -493,7 +494,7 @@ def test_a_late_renewal_is_grave(house: House, caplog: pytest.LogCaptureFixture)
 
 def test_one_that_came_too_late_is_a_loss(house: House) -> None:
     a, told, store = house.odd("a", ttl=0.6)
-    a.begin("vm", "modify")
+    keep(a.begin("vm", "modify"))
     pause = threading.Event()
     store.at_keep_alive = lambda: bool(pause.wait(0.65))
     lost = told.until(Lost)

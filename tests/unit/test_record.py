@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distjob.rules.async_job import amend, detach
-from distjob.rules.codec import encode
+from distjob.rules.codec import decode, encode
 from distjob.rules.jobs import DEFAULT_MASK, PLAIN_JOBS, AgentJob, AsyncJob, Job, Slot, mask_of
 from distjob.rules.line import SHORT, stirred, watched, woken
 from distjob.rules.record import LONGEST_LINE, JobRecord, Verdict
@@ -91,6 +91,27 @@ def test_an_end_lets_in_an_async_request_and_the_older_job_that_it_admits():
     long = ticket(Job.ASYNC, kind=AsyncJob.MIGRATION_OUT)
     record = waiting(granted(JobRecord(), sync), abort, long).end(sync.id, wall=0.0)
     assert (record.sync.ticket, record.async_.ticket) == (abort, long)
+
+
+def test_the_mask_of_an_async_request_is_in_force_from_its_grant_on():
+    long = ticket(Job.ASYNC, kind=AsyncJob.BACKUP, mask=mask_of([Job.SUSPEND]))
+    modify, suspend, query = ticket(Job.MODIFY), ticket(Job.SUSPEND), ticket(Job.QUERY)
+    record = waiting(granted(JobRecord(), modify), long, query, suspend).end(modify.id, wall=0.0)
+    assert record.async_.mask == (Job.DESTROY, Job.SUSPEND)
+    assert (record.sync.ticket, record.queue) == (suspend, (query,))
+    assert decode("vm", 5, encode(record)) == record.at(5)
+
+
+def test_what_starts_beside_an_async_request_is_what_its_mask_admits():
+    """Trace 2113's rule looks at the mask that the request brings along."""
+    sync, abort, suspend = ticket(Job.DESTROY), ticket(Job.ABORT), ticket(Job.SUSPEND)
+    long = ticket(Job.ASYNC, kind=AsyncJob.BACKUP, mask=mask_of([Job.SUSPEND]))
+    record = waiting(granted(JobRecord(), sync), abort, long).end(sync.id, wall=0.0)
+    assert (record.sync.ticket, record.async_) == (abort, None)
+    record = waiting(granted(JobRecord(), sync), suspend, long).end(sync.id, wall=0.0)
+    assert (record.sync.ticket, record.async_.ticket) == (suspend, long)
+    record = waiting(granted(JobRecord(), sync), suspend, abort, long).end(sync.id, wall=0.0)
+    assert (record.sync.ticket, record.async_) == (suspend, None)
 
 
 def test_an_async_request_does_not_start_beside_a_job_over_an_older_one_that_it_shuts_out():

@@ -33,6 +33,7 @@ from distjob.sharded import ShardedClient
 from distjob.sharded import connect as connect_blocking
 from distjob.store import AsyncStore, Backend, Store
 from distjob.testing.memory import AsyncMemoryStore, MemoryServer, MemoryStore
+from keeping import keep
 from until import until
 
 TTL = 0.5
@@ -207,7 +208,7 @@ def test_what_is_away_at_first_costs_its_own_vms_only(shards: Shards) -> None:
 def test_close_ends_all_sessions_and_is_for_ever(shards: Shards) -> None:
     jobs = ShardedClient(shards.opens, ttl=60.0)
     for vm in VMS:
-        jobs.begin(vm, Job.MODIFY)
+        keep(jobs.begin(vm, Job.MODIFY))
     lost = jobs.begin("callback", Job.MODIFY)
     refused: list[BaseException] = []
 
@@ -234,7 +235,7 @@ def test_close_ends_all_sessions_and_is_for_ever(shards: Shards) -> None:
 def test_a_shard_that_is_dead_at_close_does_not_keep_the_others_open(shards: Shards) -> None:
     jobs = ShardedClient(shards.opens, ttl=TTL)
     for number in range(3):
-        jobs.begin(shards.vm(number), Job.MODIFY)
+        keep(jobs.begin(shards.vm(number), Job.MODIFY))
     shards.dead.add(0)
     with pytest.raises(distjob.DistjobError):
         jobs.close()

@@ -4,7 +4,7 @@ import threading
 
 from distjob import clock
 from distjob.protocol.parts import IDLE, View, Wish
-from distjob.protocol.state import ClientState
+from distjob.protocol.state import REMEMBERED, ClientState
 from distjob.rules.jobs import Job
 from distjob.rules.record import JobRecord
 from distjob.rules.ticket import Owner
@@ -33,4 +33,6 @@ def test_a_reply_that_was_overtaken_does_not_bring_an_old_view_back():
     assert me.views["vm"].version == 8
     me.saw("vm", IDLE, 9)
     me.dismiss("vm", "another of this client")
-    assert not me.out_at
+    for number in range(2 * REMEMBERED):
+        me.saw(f"vm{number}", IDLE, 9)
+    assert len(me.out_at) == REMEMBERED

@@ -17,6 +17,7 @@ import distjob
 from distjob import Client, Job, aio, connect
 from distjob.errors import BadRequest, ConfigError, JobTimeout
 from distjob.testing.memory import MemoryServer, MemoryStore
+from keeping import keep
 
 
 @pytest.fixture
@@ -65,14 +66,17 @@ def test_a_lease_knows_its_slot(client: Client) -> None:
         client.begin("vm", "modify", agent="query") as both,
         client.begin_async("vm2", "save") as a,
     ):
-        assert (both.slot, a.slot, a.nested().slot) == ("sync", "async", "sync")
-    assert client.begin_agent("vm3", "query").slot is distjob.Slot.AGENT
+        assert (both.slot, a.slot, keep(a.nested()).slot) == ("sync", "async", "sync")
+    assert keep(client.begin_agent("vm3", "query")).slot is distjob.Slot.AGENT
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_a_lease_is_not_copied(client: Client, copied: Any) -> None:
-    with pytest.raises(TypeError, match="it belongs to its client"):
-        copied(client.begin("vm", "modify"))
+    with (
+        client.begin("vm", "modify") as lease,
+        pytest.raises(TypeError, match="it belongs to its client"),
+    ):
+        copied(lease)
 
 
 def test_who_waits_for_itself_is_told(client: Client) -> None:
@@ -138,4 +142,4 @@ def test_a_client_that_nobody_closed_is_told(rest: str, told: bool) -> None:
     script = f"import distjob; client = distjob.connect('memory://x')\n{rest}"
     command = [sys.executable, "-W", "always::ResourceWarning", "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    assert done.stderr.count("was never closed: what it holds stays held") == told
+    assert done.stderr.count("was never closed: it is closed now") == told

@@ -10,6 +10,7 @@ from distjob.cli.hold import check_system, connected, hold
 from distjob.cli.options import Runs, Seconds, Source, Words, store_options, vms_argument
 from distjob.cli.output import terminable
 from distjob.config import load
+from distjob.leases import Leases
 from distjob.rules.jobs import PLAIN_JOBS, AgentJob, AnyJobLike, AsyncJob, Job
 
 
@@ -18,6 +19,12 @@ from distjob.rules.jobs import PLAIN_JOBS, AgentJob, AnyJobLike, AsyncJob, Job
 @click.option("--job", type=Words(PLAIN_JOBS), help="The sync job to hold.")
 @click.option("--agent", type=Words(AgentJob), help="The guest agent's job to hold.")
 @click.option("--async", "kind", type=Words(AsyncJob), help="The async job to hold.")
+@click.option(
+    "--mask",
+    type=Words(PLAIN_JOBS),
+    multiple=True,
+    help="A sync job that the async one lets in from its start; may be repeated.",
+)
 @click.option("--wait", type=Seconds(), metavar="S", help="To wait for it, else job.wait.")
 @click.option("--api", default="", help="What is being done, shown to whom it keeps waiting.")
 @store_options
@@ -28,6 +35,7 @@ def run(
     job: str | None,
     agent: str | None,
     kind: str | None,
+    mask: tuple[str, ...],
     wait: float | None,
     api: str,
     source: Source,
@@ -57,11 +65,20 @@ def run(
         raise click.UsageError("--async goes without --job and --agent")
     if not (kind or job or agent):
         raise click.UsageError("which job? give --job, --agent or --async")
+    if mask and not kind:
+        raise click.UsageError("--mask is of an --async job")
+    if mask and len(vms) > 1:
+        raise click.UsageError("--mask is for one VM: several let in what is let in by default")
     check_system()
     settings = load(source)
     with terminable(), connected(settings) as client:
-        wanted = dict.fromkeys(vms, _job(job, agent, kind))
-        leases = client.begin_many(wanted, api=api, wait=wait)
+        if kind and mask:
+            lets_in, [vm] = [Job(one) for one in mask], vms
+            lease = client.begin_async(vm, AsyncJob(kind), mask=lets_in, api=api, wait=wait)
+            leases = Leases({vm: lease})
+        else:
+            wanted = dict.fromkeys(vms, _job(job, agent, kind))
+            leases = client.begin_many(wanted, api=api, wait=wait)
         code = hold(client, leases, command, settings=settings, finish=lambda _code: leases.end())
     sys.exit(code)
 

@@ -52,8 +52,8 @@ def _at_rest(schedule: Schedule, judges: Judges) -> None:
                 judges.fail("nobody's", f"{vm}: {ticket['id']}, and all are done: {state}")
     for at in schedule.controllers:
         me = at.me
-        if at.up and (me.waiters or me.leftovers or me.holdings.by_vm or me.turns):
-            left = f"{me.waiters} {me.leftovers} {me.holdings.by_vm} {me.turns}"
+        if at.up and (me.waiters or me.leftovers or me.holdings.by_vm or me.turns.taken()):
+            left = f"{me.waiters} {me.leftovers} {me.holdings.by_vm} {me.turns.taken()}"
             judges.fail("nobody's", f"controller {at.name}: {left}")
 
 

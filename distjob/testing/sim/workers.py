@@ -16,7 +16,7 @@ from distjob.protocol.begin import adopt, begin, begin_now
 from distjob.protocol.effects import Op, Wait, ask
 from distjob.protocol.parts import HeldJob, Wish
 from distjob.protocol.state import ClientState
-from distjob.rules.jobs import PLAIN_JOBS, AgentJob, AsyncJob, Job, OnOwnerLoss
+from distjob.rules.jobs import PLAIN_JOBS, AgentJob, AsyncJob, Job, OnOwnerLoss, mask_of
 from distjob.testing.sim.calls import Call
 from distjob.testing.sim.machine import Machine, Task
 
@@ -71,7 +71,9 @@ class Worker:
         rng, dice = self.rng, self.rng.random()
         if dice < 0.25:
             policy = rng.choice(list(OnOwnerLoss))
-            return Wish("", job=Job.ASYNC, kind=rng.choice(_KINDS), on_owner_loss=policy)
+            mask = rng.choice((None, None, mask_of(rng.sample(PLAIN_JOBS, rng.randrange(4)))))
+            kind = rng.choice(_KINDS)
+            return Wish("", job=Job.ASYNC, kind=kind, mask=mask, on_owner_loss=policy)
         agent = rng.choice(list(AgentJob))
         if dice < 0.35:
             return Wish("", agent=agent)
@@ -156,6 +158,7 @@ class Worker:
         call.ended = not call.leaving
         self.may_be_cancelled(call)
         forced = lease.held.ticket.id in self.watch.force.taken
+        begun = call.ended and lease.held.holds(self.me.clock.monotonic())
         try:
             yield from how(self.me, lease.held)
         except LeaseLost:
@@ -163,6 +166,7 @@ class Worker:
                 lease.listens = False  # its own commit, sent twice, looks like another's hand
             else:
                 self.watch.told_lost(lease)
+                call.ended = begun  # and then its session may leave no orphan
         except NotOwner as error:
             self.watch.fail("no surprise", f"{call.name}: {error}")
         except (OutcomeUnknown, ClientClosed) as error:

@@ -24,6 +24,7 @@ import pytest
 
 from distjob import Client, Fence, Slot, clock, connect
 from ends import end, started
+from keeping import keep
 
 PATIENCE = 30.0
 TTL = 20.0
@@ -32,6 +33,7 @@ COMMAND = str(Path(sys.executable).parent / "distjob")
 HOLDER = """
 import json, sys
 import distjob
+from keeping import keep
 
 def tell(event, **facts):
     print(json.dumps({"event": event, **facts}), flush=True)
@@ -160,7 +162,7 @@ def test_ls(config: Path, holder: Any, jobs: Client) -> None:
     assert distjob(config, "ls")[:2] == (0, "nothing is under way\n")
     assert distjob(config, "ls", "--orphans")[:2] == (0, "no async job is without an owner\n")
     long = holder("orphan")
-    jobs.begin("other\x1b[31m", "modify")
+    keep(jobs.begin("other\x1b[31m", "modify"))
     code, out, _ = distjob(config, "ls")
     assert code == 0
     [other, vm] = rows(out)

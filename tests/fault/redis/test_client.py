@@ -28,6 +28,7 @@ from distjob.fencing import Guard
 from distjob.rules.fence import Fence
 from distjob.rules.jobs import Slot
 from ends import started
+from keeping import keep
 from on_redis import connected
 from proxy import Proxy
 
@@ -330,6 +331,6 @@ def test_nothing_is_left_behind(make, redis_server, keys, pool):
         pool.submit(b.begin, "vm", Job.MODIFY, wait=PATIENCE)
         until(lambda: len(a.status("vm").waiters) == 1)
         b.close()
-    a.begin("held", Job.MODIFY)
+    keep(a.begin("held", Job.MODIFY))
     a.close()
     assert keys() == []

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from distjob.testing.sim.calls import Asking, Call, Hand
-from distjob.testing.sim.judges.plain import Plain, PlainTicket, outlives
+from distjob.testing.sim.judges.plain import Plain, PlainTicket
 
 if TYPE_CHECKING:
     from distjob.testing.sim.judges.invariants import Watch
@@ -105,7 +105,7 @@ class Commits:
             if ticket is old.running and old.left:
                 if heir is not None:
                     continue
-                if by_force:
+                if by_force or watch.long.tidied(running=ticket, here=here):
                     parts.forced.add(ticket_id)
                 else:
                     watch.fail("owner loss", f"{vm}: {ticket_id} was left, and {author} freed it")
@@ -118,8 +118,8 @@ class Commits:
             self._parted(vm, running, parts)
         if running and running["id"] in gone and not old.left and heir is None:
             if running["id"] not in named:
-                watch.long.freed(vm, running, parts)
-            elif outlives(running):
+                watch.long.freed(vm, old, parts)
+            elif old.outlives:
                 parts.forced.add(running["id"])
         return parts
 
@@ -185,7 +185,7 @@ class Commits:
         """Whether the async job's owner has ended, and its job with it."""
         state = self.watch.states.get(vm, Plain())
         running = state.running
-        if running is None or state.left or outlives(running):
+        if running is None or state.left or state.outlives:
             return False
         return not self.watch.world.server.alive(running["session"])
 

@@ -18,7 +18,7 @@ from distjob.errors import (
 )
 from distjob.testing.sim.calls import Asking, Hand
 from distjob.testing.sim.judges.commits import Parts
-from distjob.testing.sim.judges.plain import Plain, outlives
+from distjob.testing.sim.judges.plain import Plain
 
 if TYPE_CHECKING:
     from distjob.testing.sim.judges.invariants import Watch
@@ -46,7 +46,7 @@ class ForceWatch:
                 continue
             if hand.tickets is not None:
                 named |= hand.tickets
-            elif running and (old.left or (outlives(running) and not alive(running["session"]))):
+            elif running and (old.left or (old.outlives and not alive(running["session"]))):
                 named.add(running["id"])
         return named
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from distjob.protocol.look import JobStatus
 from distjob.testing.sim.calls import Call, Lease
 from distjob.testing.sim.judges.commits import Parts
-from distjob.testing.sim.judges.plain import Plain, PlainTicket, outlives
+from distjob.testing.sim.judges.plain import Plain, PlainTicket, may_outlive
 
 if TYPE_CHECKING:
     from distjob.testing.sim.judges.invariants import Watch
+    from distjob.testing.sim.machine import Machine
 
 
 class LongWatch:
@@ -31,12 +32,19 @@ class LongWatch:
 
     # -- commits -------------------------------------------------------------------------------
 
-    def freed(self, vm: str, running: PlainTicket, parts: Parts) -> None:
+    def tidied(self, running: PlainTicket, here: Machine) -> bool:
+        """Whether this orphan is taken out by who has left it, and should not have."""
+        call = self.watch.calls[running["api"]]
+        return call.machine is here and (call.lease is None or call.ended) and not call.leaving
+
+    def freed(self, vm: str, old: Plain, parts: Parts) -> None:
         """A job was freed while it had an owner, and not by force."""
+        running = old.running
+        assert running is not None
         call = self.watch.calls[running["api"]]
         again = len(self.watch.commits.granted[running["id"]]) > 1  # its begin was applied twice
         given_up = call.lease is None or call.ended or again
-        if outlives(running) and (running["id"] in parts.dead or not given_up):
+        if old.outlives and (running["id"] in parts.dead or not given_up):
             self.watch.fail("owner loss", f"{vm}: {running['id']} was to stay when its owner went")
         if running["id"] in parts.own and call.wish.adopts and call.lease is None:
             self.watch.fail("owner loss", f"{vm}: {call.name} adopted, was cancelled, and ended it")
@@ -77,6 +85,10 @@ class LongWatch:
             if old.long["abort"] or asked is None or asked["reason"] not in names:
                 watch.fail("abort heard", f"{vm}: {asked} was not asked of this job: {old}")
             watch.world.seen["asked to abort"] += 1
+        if "outlives" in changed and not (
+            new.outlives and may_outlive(running) and running["session"] == parts.author
+        ):
+            watch.fail("owner loss", f"{vm}: {parts.author} made {old} into {new}")
         if "left" not in changed:
             return
         lives = watch.world.server.alive(running["session"])
@@ -85,7 +97,7 @@ class LongWatch:
         given_back = call.wish.adopts and (call.lease is None or call.lease.over)
         if old.left or not new.left:
             watch.fail("owner loss", f"{vm}: {old} became {new}")
-        elif new.left == "orphaned" and (not outlives(running) or (lives and not closes)):
+        elif new.left == "orphaned" and (not old.outlives or (lives and not closes)):
             watch.fail("owner loss", f"{vm}: it was orphaned, and should not have been: {old}")
         elif new.left == "orphaned" and late:
             watch.fail("owner loss", f"{vm}: its owner had called end, and left an orphan: {old}")
@@ -99,9 +111,9 @@ class LongWatch:
         watch, was, now = self.watch, old.running, new.running
         if was is None or now is None:
             watch.fail("owner loss", f"{vm}: {parts.heir} adopted nothing")
-        if not old.left and not outlives(was):
+        if not old.left and not old.outlives:
             watch.fail("owner loss", f"{vm}: {was['id']} has ended with its owner, not been left")
-        kept = {**old.long, "left": ""}
+        kept = {**old.long, "left": "", "outlives": may_outlive(now)}
         policies = [ticket.get("on_owner_loss", "release") for ticket in (was, now)]
         if new.long != kept or was["kind"] != now["kind"] or policies[0] != policies[1]:
             watch.fail("phase kept", f"{vm}: adopted, {old} became {new}")

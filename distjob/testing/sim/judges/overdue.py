@@ -48,6 +48,8 @@ class Overdue:
     def _all(self) -> Iterator[tuple[str, _Stuck]]:
         for vm, state in self.watch.states.items():
             would = self.watch.commits.alive_only(vm)
+            if found := self._unknown(state):
+                yield f"{vm} orphan", found
             for ticket in state.owned():
                 if found := self._forgotten(vm, ticket, state, would):
                     yield ticket["id"], found
@@ -55,6 +57,18 @@ class Overdue:
             for lease in leases:
                 if lease.believed():
                     yield from self._untold(lease)
+
+    def _unknown(self, state: Plain) -> _Stuck | None:
+        """An orphan whose owner never knew of it, or had ended it, and is there to take it out."""
+        running = state.running
+        if running is None or state.left != "orphaned":
+            return None
+        call = self.watch.calls[running["api"]]
+        if call.open or not call.machine.up or call.wish.adopts:
+            return None
+        if call.lease is not None and not call.ended:
+            return None
+        return _Stuck("owner loss", f"nobody knows of this orphan: {state}", self.watch.world.ttl)
 
     def _forgotten(self, vm: str, ticket: PlainTicket, state: Plain, would: Plain) -> _Stuck | None:
         world, call = self.watch.world, self.watch.calls[ticket["api"]]

@@ -15,8 +15,20 @@ PlainTicket = dict[str, Any]
 """A ticket as it stands in the store."""
 
 _ALWAYS_ASKED = ("query", "destroy", "abort")
-_FRESH = {"mask": _ALWAYS_ASKED, "left": "", "phase": "", "progress": None, "abort": None}
+_FRESH = {
+    "mask": _ALWAYS_ASKED,
+    "left": "",
+    "phase": "",
+    "progress": None,
+    "abort": None,
+    "outlives": False,
+}
 """What is said of an async job that has just begun."""
+
+
+def mask_of(ticket: PlainTicket) -> tuple[str, ...]:
+    """What this async job lets in from its grant on."""
+    return tuple(ticket.get("mask") or _ALWAYS_ASKED)
 
 
 def slots_of(ticket: PlainTicket) -> list[str]:
@@ -26,8 +38,8 @@ def slots_of(ticket: PlainTicket) -> list[str]:
     return [*slots, "agent"] if ticket.get("agent") else slots
 
 
-def outlives(ticket: PlainTicket) -> bool:
-    """Whether this async job stays when its owner's session ends."""
+def may_outlive(ticket: PlainTicket) -> bool:
+    """Whether this async job was begun so that it can stay when its owner's session ends."""
     return bool(ticket.get("on_owner_loss") == "orphan")
 
 
@@ -58,6 +70,11 @@ class Plain:
         return str(self.long["left"])
 
     @property
+    def outlives(self) -> bool:
+        """Whether the async job stays when its owner's session ends: its owner has confirmed it."""
+        return bool(self.long["outlives"])
+
+    @property
     def running(self) -> PlainTicket | None:
         """The async job's ticket: its owner's, or the last owner's."""
         return self.seats.get("async")
@@ -65,7 +82,8 @@ class Plain:
     @property
     def fresh(self) -> bool:
         """Whether nothing was said of the async job yet."""
-        return self.long == _FRESH
+        running = self.running
+        return running is None or self.long == {**_FRESH, "mask": mask_of(running)}
 
     def tickets(self) -> Iterator[PlainTicket]:
         """Each ticket once."""
@@ -123,7 +141,7 @@ class Plain:
     def void(self, ids: Collection[str]) -> None:
         """As `remove`, their sessions having ended: an async job may stay, as an orphan."""
         stays = self.running
-        if stays is not None and stays["id"] in ids and outlives(stays) and not self.left:
+        if stays is not None and stays["id"] in ids and self.outlives and not self.left:
             self._drop([stays["id"]])
             self.long["left"] = "orphaned"
             ids = set(ids) - {stays["id"]}
@@ -145,13 +163,13 @@ class Plain:
     def adopt(self, ticket: PlainTicket) -> None:
         """The async job is this one's now, as the last owner left it."""
         self.seats["async"] = ticket
-        self.long["left"] = ""
+        self.long = {**self.long, "left": "", "outlives": may_outlive(ticket)}
 
     def let_in(self) -> None:
         """The oldest that may start, again and again; then the async request of libvirt's quirk.
 
-        The quirk: if a sync job was let in that every async job lets in, and no async job runs,
-        the oldest async request starts with it, if it shuts out none that is older.
+        The quirk: if a sync job was let in that the oldest async request would let in, and no async
+        job runs, that request starts with it, if it shuts out none that is older.
         """
         before = self.seats.get("sync")
         while first := next((t for t in self.queue if self.may_start(t)), None):
@@ -161,10 +179,10 @@ class Plain:
         if sync is None or sync is before or "async" in self.seats:
             return
         later = next((t for t in self.queue if t.get("job") == "async"), None)
-        if later is None or sync.get("job") not in _ALWAYS_ASKED:
+        if later is None or sync.get("job") not in mask_of(later):
             return
         older = self.queue[: self.queue.index(later)]
-        if all(t.get("job") in (None, *_ALWAYS_ASKED) for t in older):
+        if all(t.get("job") in (None, *mask_of(later)) for t in older):
             self._seat(later)
             self.queue.remove(later)
 
@@ -180,7 +198,7 @@ class Plain:
         for slot in slots_of(ticket):
             self.seats[slot] = ticket
             if slot == "async":
-                self.long = dict(_FRESH)
+                self.long = {**_FRESH, "mask": mask_of(ticket)}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Plain) and str(self) == str(other)
