@@ -210,14 +210,17 @@ def carry_out(plan: Plan[Runner, T]) -> T:
     """Run what the plan asks for in this thread, each by the client that it names."""
     reply: Any = None
     error: BaseException | None = None
-    while True:
-        try:
-            runner, op = plan.send(reply) if error is None else plan.throw(error)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        reply = error = None
-        try:
-            reply = runner.run(op)
-        except BaseException as raised:  # noqa: BLE001  the plan decides what follows
-            error = raised
+    try:
+        while True:
+            try:
+                runner, op = plan.send(reply) if error is None else plan.throw(error)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            reply = error = None
+            try:
+                reply = runner.run(op)
+            except BaseException as raised:  # noqa: BLE001  the plan decides what follows
+                error = raised
+    finally:
+        error = None  # it would keep this frame, and those it came through, in a circle

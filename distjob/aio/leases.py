@@ -108,16 +108,19 @@ async def carry_out(plan: Plan[AsyncRunner, T]) -> T:
     """Run what the plan asks for in this task, each by the client that it names."""
     reply: Any = None
     error: BaseException | None = None
-    while True:
-        try:
-            runner, op = plan.send(reply) if error is None else plan.throw(error)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        reply = error = None
-        try:
-            reply = await runner.run(op)
-        except GeneratorExit:  # this task is given up, without another chance to await
-            raise
-        except BaseException as raised:  # noqa: BLE001  the plan decides what follows
-            error = raised
+    try:
+        while True:
+            try:
+                runner, op = plan.send(reply) if error is None else plan.throw(error)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            reply = error = None
+            try:
+                reply = await runner.run(op)
+            except GeneratorExit:  # this task is given up, without another chance to await
+                raise
+            except BaseException as raised:  # noqa: BLE001  the plan decides what follows
+                error = raised
+    finally:
+        error = None  # it would keep this frame, and those it came through, in a circle

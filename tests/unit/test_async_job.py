@@ -180,9 +180,9 @@ def test_whoever_has_left_an_orphan_clears_it_and_nobody_elses():
     assert clear(taken, long.id, wall=1.0) is taken
     long, record = running()
     step = step_of(long)
-    both = asking(record, step)
+    both = asking(record, step).at(9)
     alone = clear(both, long.id, wall=1.0)
-    assert (alone.async_, alone.sync.ticket) == (None, step)
+    assert (alone.async_, alone.sync.ticket.id) == (None, step.id)
     assert clear(alone, long.id, wall=1.0) is alone  # its step goes on to its own end
 
 

@@ -15,6 +15,7 @@ from distjob.fencing import Guard
 from distjob.rules import jobs
 from distjob.testing.memory import AsyncMemoryStore, MemoryServer, MemoryStore
 from distjob.testing.onloop import ProxyClient
+from keeping import keep
 
 
 class Mine(StrEnum):
@@ -39,7 +40,7 @@ CALLS: dict[str, Callable[[Any, Any], object]] = {
     "begin_async": lambda client, job: client.begin_async("vm", job),
     "on_owner_loss": lambda client, what: client.begin_async("vm", "save", on_owner_loss=what),
     "adopt": lambda client, job: client.adopt("vm", job),
-    "allow": lambda client, job: client.begin_async("mask", "save").allow("query", job),
+    "allow": lambda client, job: keep(client.begin_async("mask", "save")).allow("query", job),
 }
 PLAIN = "query, destroy, suspend, modify, abort, migration operation, modify migration safe"
 LONG = "migration out, migration in, save, dump, snapshot, start, backup, maintenance"

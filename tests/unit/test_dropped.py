@@ -61,6 +61,15 @@ def test_a_lease_that_is_garbage_ends_its_job(
     free(other)
 
 
+def test_leases_of_several_vms_that_are_garbage_end_their_jobs(jobs: Client, other: Client) -> None:
+    kept = {"vm": Job.MODIFY, "vm2": Job.MODIFY}
+    with pytest.warns(ResourceWarning) as told:
+        jobs.begin_many(kept)
+    assert [str(one.message).count("was never ended") for one in told] == [1, 1]
+    for vm in kept:
+        free(other, vm)
+
+
 def test_the_warning_says_where_it_began(jobs: Client, other: Client) -> None:
     tracemalloc.start(20)
     try:

@@ -82,6 +82,8 @@ def other(server: MemoryServer) -> Iterator[Client]:
 def begin_and_end(jobs: Client, kind: str) -> None:
     if kind == "sync":
         jobs.begin("vm", Job.MODIFY, wait=5).end()
+    elif kind == "many":
+        jobs.begin_many({"vm": Job.MODIFY, "vm2": Job.MODIFY}, wait=5).end()
     else:
         with jobs.begin_async("vm", "backup", on_owner_loss="orphan", wait=5):
             pass
@@ -90,9 +92,9 @@ def begin_and_end(jobs: Client, kind: str) -> None:
 def free(other: Client, place: str) -> None:
     """The VM is idle at once, or as soon as the background has seen to it."""
     try:
-        until(lambda: other.status("vm").idle, 5)
+        until(lambda: not other.list(), 5)
     except AssertionError:
-        pytest.fail(f"{place}: {other.status('vm')}")
+        pytest.fail(f"{place}: {other.list()}")
 
 
 def taken(jobs: Client | AsyncClient) -> list[str]:
@@ -100,7 +102,7 @@ def taken(jobs: Client | AsyncClient) -> list[str]:
     return jobs._me.turns.taken()
 
 
-@pytest.mark.parametrize("kind", ["sync"])
+@pytest.mark.parametrize("kind", ["sync", "many"])
 def test_whatever_line_is_interrupted_nothing_is_held(
     kind: str, server: MemoryServer, other: Client
 ) -> None:
@@ -121,6 +123,9 @@ async def begin_and_end_async(jobs: AsyncClient, kind: str) -> None:
     if kind == "sync":
         lease = await jobs.begin("vm", Job.MODIFY, wait=5)
         await lease.end()
+    elif kind == "many":
+        leases = await jobs.begin_many({"vm": Job.MODIFY, "vm2": Job.MODIFY}, wait=5)
+        await leases.end()
     else:
         async with jobs.begin_async("vm", "backup", on_owner_loss="orphan", wait=5):
             pass
@@ -128,7 +133,7 @@ async def begin_and_end_async(jobs: AsyncClient, kind: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of coroutines
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # broken off before they were awaited
-@pytest.mark.parametrize("kind", ["orphan"])
+@pytest.mark.parametrize("kind", ["orphan", "many"])
 def test_whatever_line_of_a_task_is_interrupted_nothing_is_held(
     kind: str, server: MemoryServer, other: Client
 ) -> None:
