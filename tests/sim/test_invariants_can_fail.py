@@ -338,16 +338,16 @@ def adopted_from_the_living(patch: Patch) -> None:
 
 def adopted_by_two(patch: Patch) -> None:
     """Who is too late is told that the job is its own."""
-    honest = begin._Attempt.outcome
+    honest = begin._Attempt.taken
 
-    def outcome(self, view):
+    def taken(self, view):
         running = view.record.async_
         if self.adopts and self.verdict is Verdict.NOT_OWNER and running and running.token:
             void = fence_of(view.record, running.ticket.id)
             return begin.HeldJob(self.vm, running, void, self.session, self.started)
         return honest(self, view)
 
-    patch.setattr(begin._Attempt, "outcome", outcome)
+    patch.setattr(begin._Attempt, "taken", taken)
 
 
 def adopted_with_the_old_token(patch: Patch) -> None:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from distjob.testing.explore.judges import Judges
     from distjob.testing.explore.schedule import Schedule
 
-CALM = 5.0
-"""Seconds in which what was left is taken out: hands that listen do so for a third of the TTL."""
+CALM = 1.0
+"""Seconds in which what was left is taken out: hands that listen are roused."""
 
 
 def judge_the_end(schedule: Schedule, judges: Judges) -> None:
