@@ -74,7 +74,7 @@ FOUND = (
     Found(
         "a begin that is refused on account of its own dead session",
         "sleep",
-        373,
+        2074,
         (
             ("begin.py", "record.sessions() | {mine}", "record.sessions() - {mine}"),
             (
@@ -123,8 +123,8 @@ FOUND = (
     ),
     Found(
         "an adoption under way while the client closes",
-        "clocks",
-        129,
+        "storm",
+        1225,
         (("closing.py", "update(me.asking)", "update({})"),),
     ),
     Found(

@@ -78,8 +78,8 @@ def _cancel(schedule: Schedule, task: Task, *, drop: bool) -> None:
     task.at.history = hash((task.at.history, task.name, schedule.now, "dropped"))
     schedule.timers.pop(task.name, None)
     task.turn += 1
-    task.done = True
     task.op.close()
+    schedule.ended(task)
 
 
 def _crash(schedule: Schedule, at: Controller, *, vanish: bool) -> None:

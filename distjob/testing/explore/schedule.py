@@ -107,14 +107,17 @@ class Schedule:
         try:
             effect = task.op.send(reply) if error is None else task.op.throw(error)
         except StopIteration:
-            self._ended(task)
+            self.ended(task)
         except (Cancelled, Surprise):
-            self._ended(task)
+            self.ended(task)
         else:
             self._perform(task, effect)
 
-    def _ended(self, task: Task) -> None:
+    def ended(self, task: Task) -> None:
+        """It came to its end, or is dropped."""
         task.done = True
+        if task.at.me.leftovers:  # as the drivers do
+            task.at.me.holdings.due.set()
         if task.background:
             task.at.background -= 1
             if not task.at.background:
