@@ -86,12 +86,6 @@ FOUND = (
         ),
     ),
     Found(
-        "a withdrawal whose reply was lost, and then the record moved on",
-        "late",
-        307,
-        (("begin.py", "changed.found if changed.made else waited_in", "changed.found"),),
-    ),
-    Found(
         "a waiter that was taken out by force, and timed out before it heard",
         "deaf",
         90,
@@ -102,12 +96,6 @@ FOUND = (
         "lossy",
         46,
         (("outside.py", "if not record.holder_of(mine.ticket.id):", "if False:"),),
-    ),
-    Found(
-        "a discard whose request was lost, and another has adopted the job",
-        "storm",
-        4407,
-        (("outside.py", "(found is None or found.since != tried.since)", "True"),),
     ),
     Found(
         "an eviction whose reply was lost, and who was evicted asks again",
@@ -126,18 +114,6 @@ FOUND = (
         "storm",
         1225,
         (("closing.py", "update(me.asking)", "update({})"),),
-    ),
-    Found(
-        "an end of a session that is not heard of during an outage",
-        "cut",
-        1775,
-        (
-            (
-                "hearing.py",
-                "waiter.doubt()  # an `Ended`",
-                "pass  #",
-            ),
-        ),
     ),
 )
 

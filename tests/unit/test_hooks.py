@@ -330,13 +330,16 @@ def test_what_had_ended_by_itself_was_not_broken(house: House) -> None:
     assert told_a.kinds == [Begun, Ended]
 
 
-def test_what_was_adopted_in_between_was_not_discarded(house: House) -> None:
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_was_adopted_in_between_was_not_discarded(house: House, *, lost: bool) -> None:
     a, told_a = house.client("a")
     b, told_b, store = house.odd("b")
     a.begin_async("vm", "backup").detach()
 
     def too_late(commit: Callable[[], Reply]) -> Reply:
         keep(a.adopt("vm", "backup"))
+        if lost:
+            raise BackendUnavailable("it never came there", unanswered=True)
         return commit()
 
     store.at_commit = too_late
