@@ -19,8 +19,8 @@ from distjob.errors import (
     RecordError,
     WrongJob,
 )
-from distjob.hooks import Begun, GaveUp, Refused, TimedOut, Waiting
-from distjob.protocol.change import NOBODY, SessionEnded, change, dropping, lose
+from distjob.hooks import Begun, Blocker, GaveUp, Refused, TimedOut, Waiting
+from distjob.protocol.change import GRACE, NOBODY, SessionEnded, abandon, change, lose
 from distjob.protocol.effects import Op, Wait, ask
 from distjob.protocol.parts import HeldJob, Session, View, Wish
 from distjob.protocol.state import ClientState
@@ -31,9 +31,6 @@ from distjob.rules.jobs import OnOwnerLoss
 from distjob.rules.record import JobRecord, Verdict
 from distjob.rules.words import full_text, job_name, libvirt_text, timeout_text, unadoptable_text
 from distjob.store import ABSENT
-
-GRACE = 1.0
-"""Seconds that a store which does not answer is given by a call that does not wait for its job."""
 
 
 class Busy(Exception):
@@ -164,8 +161,7 @@ class _Attempt:
         while self.verdict is Verdict.WAITING:
             if not self.in_line:
                 self.in_line = self.told_waiting = True
-                depth = view.record.count() - 1
-                self.me.holdings.tell(Waiting(vm=self.vm, job=self.name, depth=depth))
+                self.tell_waiting(view.record)
             view = yield from wait_in_line(
                 self.me, self.session, self.vm, self.ticket.id, view, until=self.until
             )
@@ -182,6 +178,11 @@ class _Attempt:
     @property
     def name(self) -> str:
         return job_name(self.ticket)
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What every event of this begin says."""
+        return {"vm": self.vm, "job": self.name, "ticket": self.ticket.id}
 
     @property
     def waited(self) -> float:
@@ -235,8 +236,8 @@ class _Attempt:
         self.told_waiting = False
         wall, waited = self.me.clock.wall(), self.waited
         blockers = tuple(holder for _, holder in record.blockers(self.ticket))
-        owners = tuple(holder.ticket.owner for holder in blockers)
-        self.me.holdings.tell(TimedOut(vm=self.vm, job=self.name, waited=waited, blockers=owners))
+        told = self.told_blockers(record)
+        self.me.holdings.tell(TimedOut(**self.about, waited=waited, blockers=told))
         raise JobTimeout(
             timeout_text(self.vm, record, self.ticket, waited, wall),
             vm=self.vm,
@@ -245,20 +246,9 @@ class _Attempt:
             libvirt_text=libvirt_text(record, self.ticket),
         )
 
-    def abandon(self) -> Op[None]:
+    def abandon(self) -> Op[bool]:
         """Take the ticket out, held or waiting; what can't be done now the hands do later."""
-
-        drop = dropping(self.me, self.ticket.id, gives_back=self.adopts)
-        until = self.me.clock.monotonic() + GRACE
-        self.me.leave(self.vm, self.ticket.id, gives_back=self.adopts)  # for a second Ctrl-C
-        try:
-            yield from change(self.me, self.session, self.vm, drop, until=until)
-        except SessionEnded:
-            yield from lose(self.me, self.session, "the store ended it")
-        except (BackendUnavailable, OutcomeUnknown, RecordError, ClientClosed):
-            pass  # it stays among the leftovers
-        else:
-            self.me.leftovers.pop((self.vm, self.ticket.id), None)
+        return abandon(self.me, self.session, self.vm, self.ticket.id, gives_back=self.adopts)
 
     def outcome(self, view: View) -> HeldJob:
         holder = view.record.holder_of(self.ticket.id)
@@ -274,12 +264,31 @@ class _Attempt:
         if self.me.holdings.hooked:
             waited, queued = self.waited, self.in_line
             self.me.holdings.tell(
-                Begun(vm=self.vm, job=self.name, token=held.token, waited=waited, queued=queued)
+                Begun(**self.about, token=held.token, waited=waited, queued=queued)
             )
         return held
 
+    def tell_waiting(self, record: JobRecord) -> None:
+        depth, blockers = record.count() - 1, self.told_blockers(record)
+        self.me.holdings.tell(Waiting(**self.about, depth=depth, blockers=blockers))
+
+    def told_blockers(self, record: JobRecord) -> tuple[Blocker, ...]:
+        """Who is in the way, for the hooks; for nobody else it is not made."""
+        if not self.me.holdings.hooked:
+            return ()
+        return tuple(
+            Blocker(
+                slot=slot,
+                job=job_name(holder.ticket),
+                owner=holder.ticket.owner,
+                api=holder.ticket.api,
+                token=holder.token,
+            )
+            for slot, holder in record.blockers(self.ticket)
+        )
+
     def tell_given_up(self) -> None:
-        self.me.holdings.tell(GaveUp(vm=self.vm, job=self.name, waited=self.waited))
+        self.me.holdings.tell(GaveUp(**self.about, waited=self.waited))
 
     def refuse(self, record: JobRecord) -> NoReturn:
         name = self.name
@@ -292,7 +301,7 @@ class _Attempt:
             raise (NotOwner if self.verdict is Verdict.NOT_OWNER else WrongJob)(text)
         if self.verdict is Verdict.FULL:
             limit, wall = self.me.max_queued, self.me.clock.wall()
-            self.me.holdings.tell(Refused(vm=self.vm, job=name, depth=record.count()))
+            self.me.holdings.tell(Refused(**self.about, depth=record.count()))
             raise QueueFull(
                 full_text(self.vm, record, self.ticket, limit, wall),
                 vm=self.vm,
