@@ -645,7 +645,7 @@ def keys_of(prefix: str, struct: type[msgspec.Struct]) -> Iterator[tuple[str, st
 
 @pytest.mark.parametrize("backend", ["sqlite", "redis", "etcd", "zookeeper"])
 def test_the_page_and_the_examples_know_every_key(backend: str) -> None:
-    page = (DEPLOY.parent / "docs" / "configuration.md").read_text()
+    page = (DEPLOY.parent / "docs" / "reference" / "configuration.md").read_text()
     examples = "".join(file.read_text() for file in (DEPLOY / backend).glob("*distjob.yaml"))
     for named, written in keys_of(backend, backends.find(backend).settings):
         assert named in page

@@ -103,7 +103,7 @@ def test_pages_are_found() -> None:
 
 
 def test_the_tables_of_guarantees_are_made_of_the_data() -> None:
-    assert table() in (ROOT / "docs" / "backends.md").read_text()
+    assert table() in (ROOT / "docs" / "reference" / "backends.md").read_text()
     assert table(short=True) in README.read_text()
 
 
