@@ -30,7 +30,7 @@ bench:  ## the benchmark: make bench CONFIG=distjob.yaml, of a Redis, etcd or Zo
 	$(BIN)/python -m distjob.testing.bench --config $(or $(CONFIG),$(error say which server: make bench CONFIG=distjob.yaml))
 
 worlds:  ## simulated worlds, COUNT of each profile
-	$(BIN)/python -m distjob.testing.world --count $(COUNT)
+	$(BIN)/python -m distjob.testing.sim.world --count $(COUNT)
 
 matrix:  ## oldest and newest client libraries, on each Python from 3.11 that is here
 	$(PYTHON) .ci/matrix.py

@@ -1,23 +1,20 @@
 """distjob: begin and end jobs on virtual machines, from several controllers on several machines.
 
-    jobs.py ticket.py           types of jobs; what stands in a VM's record
-    record.py async_job.py line.py  the rules, pure: a record, an async job's life, who wakes whom
-    codec.py words.py           a record as bytes; what a caller is told about who is in the way
+    rules/                      the rules, pure: begin with rules/record.py
     protocol/                   every operation as a generator of effects, sans IO
-    driver.py client.py lease.py  blocking: run the generators; Client; leases
-    sharded.py shards.py        connect; a client over several stores; which of them has a VM
+    drive/                      what may be asked; who runs the generators: in threads, on a loop
+    client.py lease.py          Client, and what begin returns
+    sharded.py                  connect; a client over several stores
     aio/                        the same on asyncio
-    arguments.py choices.py     what both are asked, checked; one of a few, told if it is none
-    store.py                    THE boundary: what a store must do; backend/: how a backend does it
-    greenlets.py                who has patched this process, for the libraries that can't bear it
-    hooks.py logs.py metrics.py what a client tells of its jobs, and two that listen
-    names.py errors.py clock.py what arguments may be, how it fails, the two clocks
-    foreign.py forgotten.py     another project's package in our folder; clients that nobody closed
-    config/ sections.py         YAML -> typed, checked settings; opens the backend; how that refuses
-    fence.py                    what a grant made void, pure: a lease's fence
-    fencing.py sqlitefile.py    the guard for the resource's side, and the file it is kept in;
-    forks.py filesystems.py     what a fork leaves of an open file; where a file can't be shared
-    cli/ testing/               the command; contract suite, memory store, simulation, replay
+    store.py                    THE boundary: what a store must do
+    backend/                    how a backend does it: waits, listens, fails
+    hooks/                      what a client tells of its jobs, and two that listen
+    config/                     YAML -> typed, checked settings; opens the backend
+    fencing.py files/           the guard for the resource's side, and the file it is kept in
+    errors.py clock.py          how it fails; the two clocks
+    foreign.py                  another project's package in our folder
+    cli/ serve/                 the command; the same for browsers
+    testing/                    contract suite, memory store, simulation, replay
 
 What is promised: one holder a slot as long as the store keeps its word and the holder heeds its
 lease's deadline. A holder that was stopped for longer, or a store that lost acknowledged writes,
@@ -50,16 +47,19 @@ from distjob.errors import (
 if TYPE_CHECKING:
     from distjob import aio
     from distjob.client import Client
-    from distjob.fence import Fence
-    from distjob.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss, Slot
     from distjob.lease import AsyncJobLease, Lease
     from distjob.protocol.look import JobStatus, VMStatus
+    from distjob.rules.fence import Fence
+    from distjob.rules.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss, Slot
+    from distjob.rules.ticket import AbortRequest, Left, Progress
     from distjob.sharded import connect
-    from distjob.ticket import AbortRequest, Left, Progress
 
     __version__: str
 
-_HOMES = ("jobs", "ticket", "fence", "protocol.look", "lease", "client", "sharded")
+_HOMES = (
+    *("rules.jobs", "rules.ticket", "rules.fence"),
+    *("protocol.look", "lease", "client", "sharded"),
+)
 """Where the names below come from that are imported when they are first asked for."""
 
 __all__ = [
@@ -105,7 +105,7 @@ if not TYPE_CHECKING:  # type checkers see the imports above
             from importlib.metadata import version
 
             found = version("distjob-vm")
-        elif name == "aio" or name in _HOMES:
+        elif name in {"aio", "lease", "client", "sharded"}:
             return import_module(f"distjob.{name}")
         elif name in __all__:
             homes = (import_module(f"distjob.{home}") for home in _HOMES)

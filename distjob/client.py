@@ -1,7 +1,7 @@
 """The blocking client: a thin shell that runs the protocol's operations in the caller's thread.
 
 It adds to them the threads in the background, the process check after a fork, and the arguments'
-checks. All rules are in record.py, all waiting and retrying in protocol/.
+checks. All rules are in rules/, all waiting and retrying in protocol/.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
-from distjob import arguments
-from distjob.driver import BACKGROUND, Runner, log
+from distjob.drive import arguments
+from distjob.drive.blocking import BACKGROUND, Runner, log
+from distjob.drive.names import Seconds, check_vm
 from distjob.errors import BackendUnavailable, BadRequest, DistjobError
 from distjob.hooks import Hook
-from distjob.jobs import AgentJobLike, AsyncJobLike, JobLike, OnOwnerLoss, OnOwnerLossLike
 from distjob.lease import AsyncJobLease, Lease
-from distjob.names import Seconds, check_vm
 from distjob.protocol.closing import close
 from distjob.protocol.hands import make_calls
 from distjob.protocol.heart import open_session
 from distjob.protocol.look import JobStatus, VMStatus, orphans, status, statuses
 from distjob.protocol.outside import discard, evict
+from distjob.rules.jobs import AgentJobLike, AsyncJobLike, JobLike, OnOwnerLoss, OnOwnerLossLike
 from distjob.store import Guarantees, Store
 
 

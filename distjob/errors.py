@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from distjob import foreign
 
 if TYPE_CHECKING:
-    from distjob.ticket import Holder
+    from distjob.rules.ticket import Holder
 
 # Here, since whoever connects comes past this file, also when __init__.py is not ours any more.
 foreign.look()

@@ -1,13 +1,13 @@
 """The guard for the side of the resource: refuses a holder whose job was passed on.
 
-Held: a fence is admitted only if no fence ever was that makes it void (see `distjob.fence`), of a
-job in whatever slot of the VM. The marks are on the disk (WAL, synchronous=FULL) before
+Held: a fence is admitted only if no fence ever was that makes it void (see `distjob.rules.fence`),
+of a job in whatever slot of the VM. The marks are on the disk (WAL, synchronous=FULL) before
 `Guard.admit` returns or the body of `Guard.exclusively` runs, and stay there through kill -9 and
 power loss; any number of threads and processes of one host may share the file. On any error
 nothing is admitted.
 Not held: marks in a deleted or restored file, resources that are reached past the guard, and (with
 `admit` alone) acts still under way when a newer fence comes.
-Knows nothing of stores, sessions and leases, nor how a file is shared: that is `sqlitefile`'s.
+Knows nothing of stores, sessions and leases, nor how a file is shared: that is `files.sqlite`'s.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from distjob.choices import chosen
+from distjob.drive.choices import chosen
+from distjob.drive.names import check_vm, check_wait
 from distjob.errors import (
     BackendUnavailable,
     BadRequest,
@@ -28,11 +29,10 @@ from distjob.errors import (
     RecordError,
     StaleToken,
 )
-from distjob.fence import Fence
-from distjob.filesystems import IN_MEMORY, NETWORK, filesystems
-from distjob.jobs import Slot
-from distjob.names import check_vm, check_wait
-from distjob.sqlitefile import Fault, SqliteFile
+from distjob.files.filesystems import IN_MEMORY, NETWORK, filesystems
+from distjob.files.sqlite import FileFault, SqliteFile
+from distjob.rules.fence import Fence
+from distjob.rules.jobs import Slot
 
 if TYPE_CHECKING:
     from sqlite3 import Connection
@@ -175,23 +175,23 @@ INSERT INTO marks (vm, slot, token) VALUES (?, ?, ?)
 ON CONFLICT (vm, slot) DO UPDATE SET token = excluded.token WHERE excluded.token > token
 """
 _SLOTS: dict[object, Slot] = {slot.value: slot for slot in Slot}
-_ERRORS: dict[Fault, tuple[Callable[[str], DistjobError], str]] = {
-    Fault.BUSY: (BackendUnavailable, "Is the body of an exclusively() too long?"),
-    Fault.DISK: (BackendUnavailable, "Look at the disk, its free space and the file's owner"),
-    Fault.UNUSABLE: (
+_ERRORS: dict[FileFault, tuple[Callable[[str], DistjobError], str]] = {
+    FileFault.BUSY: (BackendUnavailable, "Is the body of an exclusively() too long?"),
+    FileFault.DISK: (BackendUnavailable, "Look at the disk, its free space and the file's owner"),
+    FileFault.UNUSABLE: (
         BackendUnavailable,
         "It must be a file, or not exist yet, and writable, in a writable folder that exists",
     ),
-    Fault.NOT_SQLITE: (RecordError, "Name another file, or a new one"),
-    Fault.FOREIGN: (RecordError, "It is not the file of a guard: name another, or a new one"),
-    Fault.DAMAGED: (RecordError, "Restore it, or remove it when no old holder is at work"),
-    Fault.LOST: (
+    FileFault.NOT_SQLITE: (RecordError, "Name another file, or a new one"),
+    FileFault.FOREIGN: (RecordError, "It is not the file of a guard: name another, or a new one"),
+    FileFault.DAMAGED: (RecordError, "Restore it, or remove it when no old holder is at work"),
+    FileFault.LOST: (
         RecordError,
         "A deleted or replaced file's marks are lost: end all old holders, then make a new Guard",
     ),
-    Fault.CLOSED: (ClientClosed, "Make a new Guard"),
-    Fault.FORKED: (ClientClosed, "Fork outside of the guard, or exec after the fork"),
-    Fault.REENTERED: (
+    FileFault.CLOSED: (ClientClosed, "Make a new Guard"),
+    FileFault.FORKED: (ClientClosed, "Fork outside of the guard, or exec after the fork"),
+    FileFault.REENTERED: (
         BadRequest,
         (
             "Call the guard outside of the body of its exclusively(). "
@@ -228,7 +228,7 @@ class _Marks(SqliteFile):
         found = {}
         for slot, token in rows:
             if slot not in _SLOTS or type(token) is not int or token < 1:
-                raise self.explain(Fault.DAMAGED, "corrupt, it holds a mark that is none")
+                raise self.explain(FileFault.DAMAGED, "corrupt, it holds a mark that is none")
             found[_SLOTS[slot]] = token
         return found
 
@@ -242,10 +242,10 @@ class _Marks(SqliteFile):
         sql.execute(f"PRAGMA application_id = {self.application_id}")
         sql.execute("COMMIT")
         if sql.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
-            raise self.explain(Fault.DAMAGED, "corrupt, its integrity_check failed")
+            raise self.explain(FileFault.DAMAGED, "corrupt, its integrity_check failed")
         sql.execute("SELECT count(*) FROM marks").fetchone()
 
-    def explain(self, fault: Fault, what: str, *, unanswered: bool = False) -> DistjobError:
+    def explain(self, fault: FileFault, what: str, *, unanswered: bool = False) -> DistjobError:
         """No commit is in doubt here: a mark that may be is no harm."""
         del unanswered
         kind, advice = _ERRORS[fault]

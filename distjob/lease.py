@@ -11,20 +11,20 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import NoReturn, Protocol, Self, TypeVar
 
-from distjob import arguments
-from distjob.driver import Runner
+from distjob.drive import arguments
+from distjob.drive.blocking import Runner
+from distjob.drive.names import Seconds, check_wait
 from distjob.errors import DistjobError
-from distjob.fence import Fence
-from distjob.jobs import AsyncJob, Job, JobLike, Slot
-from distjob.names import Seconds, check_wait
 from distjob.protocol import held as holding
 from distjob.protocol import owner as owning
 from distjob.protocol.begin import GRACE
 from distjob.protocol.effects import Op
 from distjob.protocol.parts import HeldJob
 from distjob.protocol.state import ClientState
-from distjob.ticket import AbortRequest, Progress
-from distjob.words import job_name
+from distjob.rules.fence import Fence
+from distjob.rules.jobs import AsyncJob, Job, JobLike, Slot
+from distjob.rules.ticket import AbortRequest, Progress
+from distjob.rules.words import job_name
 
 T = TypeVar("T")
 

@@ -258,7 +258,7 @@ class Backend(msgspec.Struct, frozen=True):
     settings: type[msgspec.Struct]
     """The section's keys, types and bounds, all optional but those marked in its docstring.
 
-    What does not go together its ``__post_init__`` refuses, by `distjob.sections.Mistake`.
+    What does not go together its ``__post_init__`` refuses, by `distjob.backend.sections.Mistake`.
     """
     source: Callable[[Any, str, float, World, int], Coroutine[Any, Any, Source]]
     """(settings, namespace, TTL of the sessions in seconds, world, shard) -> a `Source`.
@@ -275,14 +275,14 @@ class Backend(msgspec.Struct, frozen=True):
     where: Callable[[Any], tuple[str, str]] | None = None
     """(settings) -> where the store is, and why there, for people; connects to nothing."""
     check: Callable[[Any, float], None] | None = None
-    """(settings, TTL of the sessions in seconds): refuses, by `distjob.sections.Mistake`, what does
-    not go with that TTL. Called when settings are read, and before connecting; touches nothing.
-    A TTL that is shorter than all ``promises`` allow is refused without it.
+    """(settings, TTL of the sessions in seconds): refuses, by `distjob.backend.sections.Mistake`,
+    what does not go with that TTL. Called when settings are read, and before connecting;
+    touches nothing. A TTL that is shorter than all ``promises`` allow is refused without it.
     """
     urls: Mapping[str, Callable[[str], Mapping[str, Any]]] = {}
     """By scheme, what makes the section of a URL that is a whole configuration.
 
-    Raises `distjob.sections.Mistake`. One of the schemes should be the backend's name.
+    Raises `distjob.backend.sections.Mistake`. One of the schemes should be the backend's name.
     """
     examine: Callable[[Any], Iterable[Finding]] | None = None
     """What could make the server behind a store of ours unsafe. Changes nothing that stays."""

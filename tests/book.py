@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client import CollectorRegistry
 
-from distjob.metrics import Metrics
+from distjob.hooks.metrics import Metrics
 
 
 class Book:

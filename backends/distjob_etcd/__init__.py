@@ -24,9 +24,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from distjob.backend.sections import Mistake, check_timeout, host_and_port, url_parts
 from distjob.backend.source import Source
 from distjob.backend.world import World
-from distjob.sections import Mistake, check_timeout, host_and_port, url_parts
 from distjob.store import Backend, Finding
 from distjob_etcd.guarantees import CLUSTER, SINGLE
 from distjob_etcd.settings import EtcdRecipe, EtcdSettings

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+from distjob.backend.sections import Mistake, host_and_port
 from distjob.backend.transport import TLS_FILES, CertFile, File, KeyFile, Private, Word
-from distjob.sections import Mistake, host_and_port
 
 _Endpoint = Annotated[
     str,

@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
-from distjob.sections import check_timeout
+from distjob.backend.sections import check_timeout
 from distjob.store import Backend, Finding
 from distjob_redis.guarantees import PROMISES
 from distjob_redis.settings import ClusterSettings, RedisRecipe, RedisSettings, SentinelSettings

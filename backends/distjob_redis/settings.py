@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from distjob.backend.sections import Mistake, host_and_port
 from distjob.backend.transport import (
     TLS_FILES,
     CaFile,
@@ -20,7 +21,6 @@ from distjob.backend.transport import (
     Timeout,
     Word,
 )
-from distjob.sections import Mistake, host_and_port
 from distjob_redis.url import MOST_DB, taken_apart
 
 _Host = Annotated[

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from distjob.sections import Mistake, host_and_port
+from distjob.backend.sections import Mistake, host_and_port
 
 MOST_DB = 65535
 _MOST_PATH = 107

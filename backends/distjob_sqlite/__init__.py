@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from distjob.sections import Mistake, url_parts
+from distjob.backend.sections import Mistake, url_parts
 from distjob.store import Backend, Finding
 from distjob_sqlite.guarantees import FILE
 from distjob_sqlite.place import located, reasons

@@ -1,8 +1,8 @@
 """The database: its layout, and what is refused at connect.
 
 Decides which files are refused: other programs', other layouts, on network file systems. How the
-file is shared is `distjob.sqlitefile`'s, what its faults mean is in `faults`; what the rows are for
-only `source` and `feed` know.
+file is shared is `distjob.files.sqlite`'s, what its faults mean is in `faults`; what the rows are
+for only `source` and `feed` know.
 
 A file that was deleted or replaced while it was open would split the controllers into two worlds
 that each grant the same job; whoever still has the old file gets `BackendUnavailable` for good,
@@ -18,9 +18,8 @@ from pathlib import Path
 
 from distjob.backend.source import Fault
 from distjob.errors import ConfigError
-from distjob.filesystems import NETWORK, filesystems
-from distjob.sqlitefile import Fault as FileFault
-from distjob.sqlitefile import SqliteFile
+from distjob.files.filesystems import NETWORK, filesystems
+from distjob.files.sqlite import FileFault, SqliteFile
 from distjob_sqlite.faults import broken, meaning
 
 SCHEMA = 1

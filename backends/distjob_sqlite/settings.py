@@ -6,9 +6,9 @@ from typing import Annotated
 
 import msgspec
 
+from distjob.backend.sections import Mistake
+from distjob.drive.names import check_path
 from distjob.errors import BadRequest
-from distjob.names import check_path
-from distjob.sections import Mistake
 from distjob_sqlite.place import standard
 
 

@@ -22,8 +22,8 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from distjob.backend.sections import Mistake, check_timeout, url_parts
 from distjob.errors import ConfigError
-from distjob.sections import Mistake, check_timeout, url_parts
 from distjob.store import AsyncStore, Backend, Finding, Store
 from distjob_zookeeper.guarantees import PROMISES
 from distjob_zookeeper.settings import ZookeeperSettings

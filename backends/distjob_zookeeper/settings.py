@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from distjob.backend.sections import Mistake, host_and_port
 from distjob.backend.transport import CaFile, CertFile, KeyFile, Private, Timeout
-from distjob.sections import Mistake, host_and_port
 
 
 class ZookeeperSettings(Private, frozen=True, kw_only=True):

@@ -5,7 +5,6 @@
             await attach_disk("vm-42", fence=lease.fence)
 
     client.py lease.py   `AsyncClient`; its leases
-    driver.py            runs the protocol's operations in the caller's task
     opening.py           what begin and connect return: to be awaited, or entered
     sharded.py           `connect`, and a client over several shards
 

@@ -1,7 +1,7 @@
 """The asyncio client: a thin shell that runs the protocol's operations in the caller's task.
 
 It adds to them the tasks in the background, the check of the loop, and the arguments' checks.
-All rules are in record.py, all waiting and retrying in protocol/.
+All rules are in rules/, all waiting and retrying in protocol/.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from collections.abc import Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from distjob import arguments
 from distjob import client as blocking
-from distjob.aio.driver import AsyncRunner, Signal
 from distjob.aio.lease import AsyncJobLease, Lease
 from distjob.aio.opening import like, opens
-from distjob.driver import BACKGROUND, log
+from distjob.drive import arguments
+from distjob.drive.blocking import BACKGROUND, log
+from distjob.drive.names import Seconds, check_vm
+from distjob.drive.tasks import AsyncRunner, Signal
 from distjob.errors import ClientClosed, DistjobError
 from distjob.hooks import Hook
-from distjob.jobs import AgentJobLike, AsyncJobLike, JobLike, OnOwnerLoss, OnOwnerLossLike
-from distjob.names import Seconds, check_vm
 from distjob.protocol.closing import close
 from distjob.protocol.hands import make_calls
 from distjob.protocol.heart import open_session
 from distjob.protocol.look import JobStatus, VMStatus, orphans, status, statuses
 from distjob.protocol.outside import discard, evict
+from distjob.rules.jobs import AgentJobLike, AsyncJobLike, JobLike, OnOwnerLoss, OnOwnerLossLike
 from distjob.store import AsyncStore, Guarantees
 
 

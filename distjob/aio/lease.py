@@ -7,19 +7,19 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Self
 
-from distjob import arguments
 from distjob import lease as blocking
-from distjob.aio.driver import AsyncRunner
 from distjob.aio.opening import like, opens
+from distjob.drive import arguments
+from distjob.drive.names import Seconds, check_wait
+from distjob.drive.tasks import AsyncRunner
 from distjob.errors import DistjobError, LeaseLost
-from distjob.jobs import JobLike
 from distjob.lease import LeaseFacts, LongFacts
-from distjob.names import Seconds, check_wait
 from distjob.protocol import held as holding
 from distjob.protocol import owner as owning
 from distjob.protocol.begin import GRACE
 from distjob.protocol.parts import HeldJob
-from distjob.ticket import AbortRequest
+from distjob.rules.jobs import JobLike
+from distjob.rules.ticket import AbortRequest
 
 
 class Lease(LeaseFacts):

@@ -16,14 +16,14 @@ from distjob.aio.client import AsyncClient
 from distjob.aio.lease import AsyncJobLease, Lease
 from distjob.aio.opening import like, opens
 from distjob.config import Settings, load, open_backend_async, shards_of
-from distjob.driver import check_fork
+from distjob.drive.blocking import check_fork
+from distjob.drive.names import Seconds, check_vm
 from distjob.errors import BackendUnavailable, ClientClosed, DistjobError
 from distjob.hooks import Hook
-from distjob.jobs import AgentJobLike, AsyncJobLike, JobLike, OnOwnerLoss, OnOwnerLossLike
-from distjob.names import Seconds, check_vm
 from distjob.protocol.look import JobStatus, VMStatus
 from distjob.protocol.state import CLOSED
-from distjob.shards import shard_of
+from distjob.rules.jobs import AgentJobLike, AsyncJobLike, JobLike, OnOwnerLoss, OnOwnerLossLike
+from distjob.rules.shards import shard_of
 from distjob.store import AsyncStore, Guarantees
 
 

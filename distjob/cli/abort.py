@@ -7,8 +7,8 @@ import click
 from distjob.cli.options import Seconds, Source, store_options, vm_argument
 from distjob.cli.output import fail, printable, terminable
 from distjob.protocol.look import JobStatus
+from distjob.rules.words import owner_name
 from distjob.sharded import connect
-from distjob.words import owner_name
 
 
 @click.command()

@@ -24,8 +24,8 @@ from distjob.cli.output import printable, say, terminable
 from distjob.cli.show import facts_of
 from distjob.config import load
 from distjob.errors import DistjobError
-from distjob.jobs import AsyncJob
 from distjob.lease import AsyncJobLease
+from distjob.rules.jobs import AsyncJob
 from distjob.sharded import connect
 
 

@@ -10,7 +10,7 @@ from distjob.cli.output import Group, log_to_stderr
 _COMMANDS = {
     name: (f"distjob.cli.{module}", short)
     for name, module, short in (
-        ("run", "run", "Run a command while a job on a VM is held."),
+        ("run", "run.command", "Run a command while a job on a VM is held."),
         ("status", "status", "Show who holds and who waits, on one VM or on all."),
         ("ls", "ls", "List the VMs that are not idle; filter, sort, watch."),
         ("hold", "maintenance", "Keep jobs off a VM, for a person's maintenance."),
@@ -24,7 +24,7 @@ _COMMANDS = {
         ("schema", "schema", "Print the JSON Schema of the settings, or of an output."),
         ("completion", "completion", "Print what makes a shell complete distjob's words."),
         ("serve", "serve", "Show all jobs in the browser, live; JSON and metrics."),
-        ("demo", "demo", "Show what happens when controllers compete, die or sleep."),
+        ("demo", "demo.command", "Show what happens when controllers compete, die or sleep."),
     )
 }
 

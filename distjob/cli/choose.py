@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import click
 
-from distjob.choices import suggestion
 from distjob.cli.options import Seconds
 from distjob.cli.show import COLUMNS, is_hold
+from distjob.drive.choices import suggestion
 from distjob.protocol.look import JobStatus, VMStatus
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 import msgspec
 
-from distjob.jobs import Job, OnOwnerLoss, Slot
 from distjob.protocol.look import JobStatus, VMStatus
+from distjob.rules.jobs import Job, OnOwnerLoss, Slot
+from distjob.rules.ticket import AbortRequest, Left, Progress
 from distjob.store import Finding
-from distjob.ticket import AbortRequest, Left, Progress
 
 VERSION = "1.0"
 _Version = Annotated[str, msgspec.Meta(pattern=r"^1\.[0-9]+$", description="Of this format.")]

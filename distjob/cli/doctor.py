@@ -23,7 +23,7 @@ from distjob.client import Client
 from distjob.config import Settings, load, open_backend
 from distjob.config.backends import find
 from distjob.errors import BackendUnavailable, ConfigError
-from distjob.jobs import Job
+from distjob.rules.jobs import Job
 from distjob.store import Finding, Guarantees, Store
 
 _TIMES = 20

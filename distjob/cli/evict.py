@@ -13,8 +13,8 @@ import click
 from distjob.cli.options import Source, store_options, vm_argument
 from distjob.cli.output import EX_USAGE, fail, mute, printable, say, terminable
 from distjob.cli.show import facts_of
-from distjob.jobs import Slot
 from distjob.protocol.look import JobStatus, VMStatus
+from distjob.rules.jobs import Slot
 from distjob.sharded import connect
 
 

@@ -12,7 +12,7 @@ import click
 from distjob.cli.options import Seconds
 from distjob.cli.output import printable
 from distjob.fencing import Fence, Guard
-from distjob.jobs import Slot
+from distjob.rules.jobs import Slot
 
 _file = click.argument("file", type=click.Path(path_type=Path))
 _wait = click.option(

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from distjob.cli.output import EX_LOST, EX_OSERR, EX_TEMPFAIL, fail, say
-from distjob.cli.supervise import Outcome, supervise
+from distjob.cli.run.supervise import Outcome, supervise
 from distjob.client import Client
 from distjob.config import Settings
 from distjob.errors import DistjobError, LeaseLost
+from distjob.hooks.logs import LogHook
 from distjob.lease import Lease
-from distjob.logs import LogHook
 from distjob.sharded import connect
 
 _NOT_RUN = {errno.ENOENT: 127, errno.ENOTDIR: 127}

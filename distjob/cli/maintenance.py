@@ -20,10 +20,10 @@ from distjob.cli.options import ParamType, Seconds, Source, store_options, vm_ar
 from distjob.cli.output import fail, printable, say, terminable
 from distjob.cli.show import is_hold
 from distjob.config import load
+from distjob.drive.names import check_label
 from distjob.errors import DistjobError
-from distjob.jobs import AsyncJob, Job, OnOwnerLoss
 from distjob.lease import AsyncJobLease
-from distjob.names import check_label
+from distjob.rules.jobs import AsyncJob, Job, OnOwnerLoss
 
 
 class _Moment(ParamType):

@@ -17,8 +17,8 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from distjob.choices import suggestion
 from distjob.cli.output import log_to_stderr
+from distjob.drive.choices import suggestion
 from distjob.errors import DistjobError
 
 Source: TypeAlias = str | Path | None

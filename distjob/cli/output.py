@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from click.shell_completion import CompletionItem
 
-from distjob.choices import suggestion
+from distjob.drive.choices import suggestion
 from distjob.errors import (
     BackendUnavailable,
     BadRequest,

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import click
 
 from distjob.cli.output import printable
-from distjob.jobs import AsyncJob, Slot
 from distjob.protocol.look import JobStatus, VMStatus
-from distjob.ticket import Left, Progress
-from distjob.words import owner_name
+from distjob.rules.jobs import AsyncJob, Slot
+from distjob.rules.ticket import Left, Progress
+from distjob.rules.words import owner_name
 
 Row = Mapping[str, str]
 """One job, by column."""

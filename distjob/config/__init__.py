@@ -29,8 +29,8 @@ from distjob.config import backends
 from distjob.config.build import FILE, Builder
 from distjob.config.redact import shown
 from distjob.config.source import Node, Source, read_python
+from distjob.drive.names import MAX_TTL, MAX_WAIT, MIN_TTL, check_ttl, check_wait
 from distjob.errors import ConfigError
-from distjob.names import MAX_TTL, MAX_WAIT, MIN_TTL, check_ttl, check_wait
 from distjob.store import AsyncStore, Store
 
 __all__ = [
@@ -217,7 +217,7 @@ def _home(key: str, rest: Mapping[str, Node], known: Collection[str]) -> str:
 
 
 def shards_of(settings: Settings) -> int:
-    """How many stores the VMs are spread over: see `distjob.shards`."""
+    """How many stores the VMs are spread over: see `distjob.rules.shards`."""
     return backends.shards(settings.backend, _section(settings))
 
 

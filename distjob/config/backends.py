@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from distjob.backend.opened import Blocking, opened
+from distjob.backend.sections import Mistake
 from distjob.backend.threads import Threads
 from distjob.backend.world import now
-from distjob.choices import suggestion
+from distjob.drive.choices import suggestion
 from distjob.errors import ConfigError
-from distjob.sections import Mistake
 from distjob.store import AsyncStore, Backend, Store
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-from distjob.choices import suggestion
+from distjob.backend.sections import Mistake
 from distjob.config.kinds import (
     describe,
     item_kind,
@@ -29,8 +29,8 @@ from distjob.config.kinds import (
 )
 from distjob.config.redact import HIDDEN, is_secret, redacted
 from distjob.config.source import Node, Source, child
+from distjob.drive.choices import suggestion
 from distjob.errors import ConfigError
-from distjob.sections import Mistake
 
 log = logging.getLogger("distjob")
 FILE = "_file"

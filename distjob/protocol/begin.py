@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from distjob import async_job
 from distjob.errors import (
     BackendUnavailable,
     ClientClosed,
@@ -20,17 +19,18 @@ from distjob.errors import (
     RecordError,
     WrongJob,
 )
-from distjob.fence import fence_of
 from distjob.hooks import Begun, GaveUp, Refused, TimedOut, Waiting
-from distjob.jobs import OnOwnerLoss
 from distjob.protocol.change import NOBODY, SessionEnded, change, dropping, lose
 from distjob.protocol.effects import Op, Wait, ask
 from distjob.protocol.parts import HeldJob, Session, View, Wish
 from distjob.protocol.state import ClientState
 from distjob.protocol.waiting import probe, wait_in_line
-from distjob.record import JobRecord, Verdict
+from distjob.rules import async_job
+from distjob.rules.fence import fence_of
+from distjob.rules.jobs import OnOwnerLoss
+from distjob.rules.record import JobRecord, Verdict
+from distjob.rules.words import full_text, job_name, libvirt_text, timeout_text, unadoptable_text
 from distjob.store import ABSENT
-from distjob.words import full_text, job_name, libvirt_text, timeout_text, unadoptable_text
 
 GRACE = 1.0
 """Seconds that a store which does not answer is given by a call that does not wait for its job."""

@@ -10,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
-from distjob.async_job import detach
-from distjob.codec import decode, encode
 from distjob.errors import BackendUnavailable, ClientClosed
 from distjob.hooks import Fate
-from distjob.line import woken
 from distjob.protocol.effects import Commit, Interrupt, Op, Read, Signal, Wait, ask
 from distjob.protocol.parts import IDLE, Session, View
 from distjob.protocol.state import ClientState
 from distjob.protocol.tries import Tries, settle
-from distjob.record import JobRecord
+from distjob.rules.async_job import detach
+from distjob.rules.codec import decode, encode
+from distjob.rules.line import woken
+from distjob.rules.record import JobRecord
+from distjob.rules.ticket import AsyncHolder
 from distjob.store import Committed, Settled, Stale
-from distjob.ticket import AsyncHolder
 
 R = TypeVar("R")
 

@@ -7,7 +7,7 @@ from distjob.protocol.change import Edit, SessionEnded, change, dropping
 from distjob.protocol.effects import CloseSession, Op, ask
 from distjob.protocol.parts import Session
 from distjob.protocol.state import ClientState
-from distjob.record import JobRecord
+from distjob.rules.record import JobRecord
 
 
 def close(me: ClientState) -> Op[None]:

@@ -7,13 +7,13 @@ from typing import TypeVar
 
 from distjob.errors import BackendUnavailable, ClientClosed, LeaseLost, NotOwner, OutcomeUnknown
 from distjob.hooks import Ended
-from distjob.jobs import OnOwnerLoss
 from distjob.protocol.change import Changed, Edit, SessionEnded, change, lose
 from distjob.protocol.effects import KeepAlive, Op, ask
 from distjob.protocol.parts import HeldJob
 from distjob.protocol.state import ClientState
-from distjob.record import JobRecord
-from distjob.words import job_name, taken_text
+from distjob.rules.jobs import OnOwnerLoss
+from distjob.rules.record import JobRecord
+from distjob.rules.words import job_name, taken_text
 
 R = TypeVar("R")
 

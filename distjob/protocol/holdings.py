@@ -12,9 +12,9 @@ from functools import partial
 from distjob.hooks import Event, Evicted, Fate, How, Lost
 from distjob.protocol.effects import Clock, Signal
 from distjob.protocol.parts import HeldJob
-from distjob.record import JobRecord
-from distjob.ticket import Ticket
-from distjob.words import job_name
+from distjob.rules.record import JobRecord
+from distjob.rules.ticket import Ticket
+from distjob.rules.words import job_name
 
 
 class Holdings:

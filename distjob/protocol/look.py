@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from distjob.codec import decode
-from distjob.jobs import Mask, OnOwnerLoss, Slot
 from distjob.protocol.effects import Op, Read, Remaining, Scan, ask
 from distjob.protocol.state import ClientState
-from distjob.record import JobRecord
+from distjob.rules.codec import decode
+from distjob.rules.jobs import Mask, OnOwnerLoss, Slot
+from distjob.rules.record import JobRecord
+from distjob.rules.ticket import AbortRequest, AsyncHolder, Holder, Left, Progress, Ticket
+from distjob.rules.words import job_name
 from distjob.store import Versioned
-from distjob.ticket import AbortRequest, AsyncHolder, Holder, Left, Progress, Ticket
-from distjob.words import job_name
 
 
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TypeVar
 
-from distjob.async_job import request_abort
 from distjob.errors import NotOwner, WrongJob
-from distjob.jobs import Job, Slot
 from distjob.protocol.begin import GRACE, begin, live_session
 from distjob.protocol.change import NOBODY, Changed, Edit, SessionEnded, change, lose
 from distjob.protocol.effects import Op
@@ -20,9 +18,11 @@ from distjob.protocol.look import JobStatus, job_status, waiter_status
 from distjob.protocol.parts import Wish
 from distjob.protocol.state import ClientState
 from distjob.protocol.waiting import probe
-from distjob.record import JobRecord
-from distjob.ticket import AbortRequest, AsyncHolder, Holder
-from distjob.words import holder_facts
+from distjob.rules.async_job import request_abort
+from distjob.rules.jobs import Job, Slot
+from distjob.rules.record import JobRecord
+from distjob.rules.ticket import AbortRequest, AsyncHolder, Holder
+from distjob.rules.words import holder_facts
 
 R = TypeVar("R")
 

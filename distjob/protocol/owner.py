@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from distjob.async_job import amend, detach
 from distjob.errors import LeaseLost, NotOwner, RecordError
-from distjob.jobs import Mask
 from distjob.protocol.change import SessionEnded, change, lose
 from distjob.protocol.effects import KeepAlive, Op, Wait, ask
 from distjob.protocol.held import check, claim, let_go, refusal
 from distjob.protocol.parts import HeldJob
 from distjob.protocol.state import ClientState
-from distjob.record import JobRecord
-from distjob.ticket import AbortRequest, Progress
+from distjob.rules.async_job import amend, detach
+from distjob.rules.jobs import Mask
+from distjob.rules.record import JobRecord
+from distjob.rules.ticket import AbortRequest, Progress
 
 PACE = 1.0
 """Seconds between two writes of a job's progress, at least."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from distjob.fence import Fence
 from distjob.hooks import How
-from distjob.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss
 from distjob.protocol.effects import Signal
-from distjob.record import JobRecord
+from distjob.rules.fence import Fence
+from distjob.rules.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss
+from distjob.rules.record import JobRecord
+from distjob.rules.ticket import AbortRequest, AsyncHolder, Holder, Progress
 from distjob.store import ABSENT
-from distjob.ticket import AbortRequest, AsyncHolder, Holder, Progress
 
 
 class View(NamedTuple):

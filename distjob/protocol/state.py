@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from distjob.codec import decode
 from distjob.errors import ClientClosed, RecordError
 from distjob.hooks import How
-from distjob.line import stirred, watched
 from distjob.protocol.effects import Clock, Signal
 from distjob.protocol.holdings import Holdings
 from distjob.protocol.parts import IDLE, Leftover, Session, View, Waiter, Wish
+from distjob.rules.codec import decode
+from distjob.rules.line import stirred, watched
+from distjob.rules.ticket import Owner, Ticket
 from distjob.store import ABSENT, Ended, Event, Missed, Woken
-from distjob.ticket import Owner, Ticket
 
 HANDS = object()
 """The hands, as receiver."""

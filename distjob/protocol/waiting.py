@@ -8,11 +8,11 @@ a TTL of silence.
 from __future__ import annotations
 
 from distjob.errors import BackendUnavailable, ClientClosed
-from distjob.line import watched
 from distjob.protocol.change import NOBODY, SessionEnded, change, look
 from distjob.protocol.effects import Interrupt, Op, Receive, Remaining, Wait, ask
 from distjob.protocol.parts import Session, View, Waiter
 from distjob.protocol.state import HANDS, ClientState
+from distjob.rules.line import watched
 
 RETRY = 0.25
 """Seconds until a waiter tries again what the store did not answer."""

@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from distjob import clock
+from distjob.drive.names import check_vm
 from distjob.errors import (
     BackendUnavailable,
     BadRequest,
@@ -29,7 +30,6 @@ from distjob.errors import (
     QueueFull,
     WrongJob,
 )
-from distjob.names import check_vm
 from distjob.serve.exposition import CONTENT_TYPE, exposition
 from distjob.serve.guarded import Guarded
 from distjob.serve.people import People

@@ -1,7 +1,7 @@
 """What Prometheus is told at ``/metrics``: the whole namespace, seen from outside.
 
-Labels are types of jobs, never VMs: their number is bounded. `distjob.metrics` is what a controller
-counts of its own jobs; these names are others.
+Labels are types of jobs, never VMs: their number is bounded. `distjob.hooks.metrics` is what a
+controller counts of its own jobs; these names are others.
 """
 
 from __future__ import annotations

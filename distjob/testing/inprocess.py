@@ -11,9 +11,9 @@ from typing import Annotated
 
 import msgspec
 
+from distjob.backend.sections import Mistake, url_parts
 from distjob.backend.source import Source
 from distjob.backend.world import World
-from distjob.sections import Mistake, url_parts
 from distjob.store import Backend
 from distjob.testing.memory import MemoryServer, MemorySource
 

@@ -28,9 +28,9 @@ from distjob.client import Client
 from distjob.config import Settings, load, open_backend, open_backend_async
 from distjob.errors import DistjobError, QueueFull
 from distjob.hooks import Event, Hook, Waiting
-from distjob.jobs import AgentJob, AsyncJob, Job
 from distjob.lease import AsyncJobLease, Lease
 from distjob.protocol.look import JobStatus
+from distjob.rules.jobs import AgentJob, AsyncJob, Job
 from distjob.store import AsyncStore
 from distjob.testing.memory import AsyncMemoryStore, MemoryServer, MemoryStore
 from distjob.testing.onloop import ProxyClient

@@ -17,8 +17,8 @@ from distjob import (
     Slot,
     WrongJob,
 )
+from distjob.rules.ticket import Left, Progress
 from distjob.testing.replay import PATIENCE
-from distjob.ticket import Left, Progress
 from until import until
 
 OUT = AsyncJob.MIGRATION_OUT
@@ -148,11 +148,11 @@ def test_the_owner_closes(clients):
 def test_the_owner_dies(clients, open_store):
     a = clients("a")
     dead, ttl = open_store(), max(0.3, a.guarantees.shortest_ttl)
-    from distjob.codec import encode
-    from distjob.jobs import Job as Type
-    from distjob.jobs import OnOwnerLoss
-    from distjob.record import JobRecord
-    from distjob.ticket import Owner, Ticket
+    from distjob.rules.codec import encode
+    from distjob.rules.jobs import Job as Type
+    from distjob.rules.jobs import OnOwnerLoss
+    from distjob.rules.record import JobRecord
+    from distjob.rules.ticket import Owner, Ticket
 
     session = dead.open_session(ttl, "dead")
     for vm, policy in (("kept", OnOwnerLoss.ORPHAN), ("freed", OnOwnerLoss.RELEASE)):

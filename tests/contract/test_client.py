@@ -25,7 +25,7 @@ from distjob import (
     Slot,
     clock,
 )
-from distjob.driver import BACKGROUND
+from distjob.drive.blocking import BACKGROUND
 from distjob.testing.onloop import ProxyClient
 from distjob.testing.replay import PATIENCE, replay
 from until import until
@@ -388,8 +388,8 @@ def test_what_is_left_of_a_dead_controller_is_void_within_ttl_and_a_second(clien
     promised = dead[0].guarantees
     ttl = max(1.0, promised.shortest_ttl)
     a = clients("a", ttl=ttl)
-    from distjob.codec import decode, encode
-    from distjob.ticket import Owner, Ticket
+    from distjob.rules.codec import decode, encode
+    from distjob.rules.ticket import Owner, Ticket
 
     owner = Owner("dead", "host", 1)
     for number, store in enumerate(dead):

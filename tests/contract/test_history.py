@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from distjob import AgentJob, AsyncJob, Client, DistjobError, Job, clock
-from distjob.codec import decode, encode
+from distjob.rules.codec import decode, encode
+from distjob.rules.ticket import Owner, Ticket
 from distjob.store import Committed, Store
-from distjob.ticket import Owner, Ticket
 from stores import WORLDS
 
 PATIENCE = 20.0

@@ -13,7 +13,7 @@ import pytest
 
 import distjob
 from distjob import AsyncJob, Client
-from distjob.filesystems import IN_MEMORY, filesystems
+from distjob.files.filesystems import IN_MEMORY, filesystems
 
 EXAMPLES = Path(__file__).parent.parent.parent / "docs" / "examples"
 SINGLE = ["sqlite", "redis", "etcd", "zookeeper"]

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from distjob.fencing import Fence, Guard
-from distjob.jobs import Slot
+from distjob.rules.jobs import Slot
 
 PATIENCE = 30.0
 ADMIT = """
 import sys
 from distjob.fencing import Fence, Guard
-from distjob.jobs import Slot
+from distjob.rules.jobs import Slot
 from distjob.errors import StaleToken
 path, step, offset = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 guard = Guard(path, volatile=True)
@@ -38,7 +38,7 @@ while True:
 RACE = """
 import sys, time
 from distjob.fencing import Fence, Guard
-from distjob.jobs import Slot
+from distjob.rules.jobs import Slot
 from distjob.errors import StaleToken
 path, log, offset = sys.argv[1], sys.argv[2], int(sys.argv[3])
 guard = Guard(path, volatile=True)
@@ -129,7 +129,7 @@ def test_a_killed_body_lets_the_others_in(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "guard.db"
     holder = run(
         "import sys, time\nfrom distjob.fencing import Fence, Guard\n"
-        "from distjob.jobs import Slot\n"
+        "from distjob.rules.jobs import Slot\n"
         "guard = Guard(sys.argv[1], volatile=True)\n"
         "with guard.exclusively('vm', Fence((Slot.SYNC,), 5, 5, 5)):\n"
         "    print('in', flush=True)\n    time.sleep(60)",

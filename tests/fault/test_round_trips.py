@@ -11,12 +11,12 @@ import pytest
 from kazoo.client import KazooClient
 
 from distjob import Client, Job
-from distjob.codec import decode, encode
 from distjob.config import Settings, load, open_backend
+from distjob.rules.codec import decode, encode
+from distjob.rules.ticket import Owner, Ticket
 from distjob.store import Committed
 from distjob.testing.bench.__main__ import yardstick
 from distjob.testing.bench.yardstick import Yardstick
-from distjob.ticket import Owner, Ticket
 from stores import REAL, settings_of
 
 NETWORK = [kind for kind in REAL if kind != "sqlite"]

@@ -12,7 +12,7 @@ import pytest
 from distjob import BackendUnavailable, Client, DistjobError
 from distjob.config import load, open_backend, open_backend_async
 from distjob.hooks import Event, Lost
-from distjob.logs import LogHook
+from distjob.hooks.logs import LogHook
 from distjob.testing.onloop import ProxyClient
 from proxy import Proxy
 from servers import free_port

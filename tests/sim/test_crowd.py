@@ -1,7 +1,7 @@
 """Crowds in virtual time: many that play for one VM, and many that ask for it at one moment.
 
-The protocol and the watch of `distjob.testing.world`, without faults, on a server that serves one
-request after the other, as one Redis does: who asks often holds up the others.
+The protocol and the watch of `distjob.testing.sim.world`, without faults, on a server that serves
+one request after the other, as one Redis does: who asks often holds up the others.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from distjob.codec import decode
-from distjob.jobs import Job
 from distjob.protocol.effects import Commit, Effect, Op, Read, Wait, ask
 from distjob.protocol.parts import Wish
-from distjob.testing import users
-from distjob.testing.faults import Network
-from distjob.testing.machine import Machine, Task
-from distjob.testing.profiles import Profile
-from distjob.testing.request import Request
-from distjob.testing.workers import Worker
-from distjob.testing.world import World
+from distjob.rules.codec import decode
+from distjob.rules.jobs import Job
+from distjob.testing.sim import users
+from distjob.testing.sim.faults import Network
+from distjob.testing.sim.machine import Machine, Task
+from distjob.testing.sim.profiles import Profile
+from distjob.testing.sim.request import Request
+from distjob.testing.sim.workers import Worker
+from distjob.testing.sim.world import World
 
 CROWD = Profile(name="crowd")
 VM = "vm0"
@@ -91,7 +91,7 @@ class Player(Worker):
 
 @pytest.fixture
 def world(seed: int, speed: str, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr("distjob.testing.world.MAX_STEPS", 3_000_000)
+    monkeypatch.setattr("distjob.testing.sim.world.MAX_STEPS", 3_000_000)
     world = World(seed, CROWD)
     world.ttl, world.max_queued = 10.0, 0
     world.net = OneByOne(world, SPEEDS[speed])

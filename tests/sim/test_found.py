@@ -155,7 +155,7 @@ def without(found: Found, folder: Path) -> Path:
 
 def worlds(folder: Path, profile: str, seed: int, count: int = 1) -> dict[int, str]:
     """The seeds that fail with the package in ``folder``, each with the invariant."""
-    words = ["-P", "-m", "distjob.testing.world", "--profile", profile, "--seed", str(seed)]
+    words = ["-P", "-m", "distjob.testing.sim.world", "--profile", profile, "--seed", str(seed)]
     done = subprocess.run(
         [sys.executable, *words, "--count", str(count)],
         env={"PYTHONPATH": str(folder)},

@@ -11,26 +11,27 @@ from collections.abc import Callable, Iterator
 import msgspec
 import pytest
 
-from distjob import async_job, line
-from distjob.async_job import adopt, amend
-from distjob.codec import decode, encode
 from distjob.errors import RecordError
-from distjob.fence import Fence, fence_of
-from distjob.jobs import Slot
 from distjob.protocol import begin, change, closing, hands, outside, owner, state, waiting
 from distjob.protocol import held as holding
 from distjob.protocol.effects import ask
 from distjob.protocol.holdings import Holdings
 from distjob.protocol.parts import IDLE, Session
 from distjob.protocol.state import ClientState
-from distjob.record import JobRecord, Verdict
-from distjob.testing import invariants, machine, users
-from distjob.testing.calls import Violated
-from distjob.testing.faults import SimServer
+from distjob.rules import async_job, line
+from distjob.rules.async_job import adopt, amend
+from distjob.rules.codec import decode, encode
+from distjob.rules.fence import Fence, fence_of
+from distjob.rules.jobs import Slot
+from distjob.rules.record import JobRecord, Verdict
+from distjob.rules.ticket import AsyncHolder
 from distjob.testing.memory import MemoryServer
-from distjob.testing.resource import Resource
-from distjob.testing.world import run
-from distjob.ticket import AsyncHolder
+from distjob.testing.sim import machine, users
+from distjob.testing.sim.calls import Violated
+from distjob.testing.sim.faults import SimServer
+from distjob.testing.sim.judges import invariants
+from distjob.testing.sim.resource import Resource
+from distjob.testing.sim.world import run
 
 WORLDS = 300
 Patch = pytest.MonkeyPatch

@@ -18,7 +18,7 @@ from distjob.backend.life import Life
 from distjob.backend.listening import Listening
 from distjob.backend.source import Fault
 from distjob.store import Event, Missed, Woken
-from distjob.testing.steps import Cancelled, SimWorld, Steps
+from distjob.testing.sim.steps import Cancelled, SimWorld, Steps
 
 QUIET = 1.0
 SPAN = 60.0

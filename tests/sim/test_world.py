@@ -10,10 +10,10 @@ from collections import Counter
 
 import pytest
 
-from distjob.testing.calls import Violated
-from distjob.testing.longjobs import PHASES
-from distjob.testing.profiles import PROFILES
-from distjob.testing.world import run
+from distjob.testing.sim.calls import Violated
+from distjob.testing.sim.longjobs import PHASES
+from distjob.testing.sim.profiles import PROFILES
+from distjob.testing.sim.world import run
 
 CHUNK = 150
 CHUNKS = [(name, part) for name in PROFILES for part in range(3 if name == "storm" else 2)]

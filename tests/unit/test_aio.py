@@ -13,9 +13,9 @@ import pytest
 from cancelling import Cancelling, cancel_at_each_step
 from distjob import AsyncJob, BadRequest, ClientClosed, Job, JobTimeout, LeaseLost, NotOwner
 from distjob.aio import AsyncClient, AsyncJobLease, Lease, Opening
-from distjob.codec import decode
 from distjob.errors import BackendUnavailable
 from distjob.hooks import Event
+from distjob.rules.codec import decode
 from distjob.store import Versioned
 from distjob.testing.memory import AsyncMemoryStore, MemoryServer
 

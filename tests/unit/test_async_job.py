@@ -9,18 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distjob import clock
-from distjob.async_job import adopt, amend, detach, request_abort
-from distjob.codec import decode, encode
-from distjob.jobs import DEFAULT_MASK, AsyncJob, Job, OnOwnerLoss, mask_of
-from distjob.line import bereft, woken
 from distjob.protocol.begin import begin
 from distjob.protocol.effects import Read
 from distjob.protocol.hands import work
 from distjob.protocol.parts import Wish
 from distjob.protocol.state import ClientState
-from distjob.record import JobRecord, Verdict
+from distjob.rules.async_job import adopt, amend, detach, request_abort
+from distjob.rules.codec import decode, encode
+from distjob.rules.jobs import DEFAULT_MASK, AsyncJob, Job, OnOwnerLoss, mask_of
+from distjob.rules.line import bereft, woken
+from distjob.rules.record import JobRecord, Verdict
+from distjob.rules.ticket import AbortRequest, Left, Owner, Progress, Ticket
 from distjob.store import Committed, Versioned, Woken
-from distjob.ticket import AbortRequest, Left, Owner, Progress, Ticket
 
 OWNER = Owner("ctl", "host", 7)
 ABORT = AbortRequest(OWNER, 5.0, "maintenance")

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from distjob.codec import encode
-from distjob.jobs import AsyncJob, Job
 from distjob.protocol.change import change
 from distjob.protocol.effects import Commit, Op, Read, Wait
 from distjob.protocol.parts import View, Wish
 from distjob.protocol.state import ClientState
 from distjob.protocol.tries import HERD, LONGEST
-from distjob.record import JobRecord
+from distjob.rules.codec import encode
+from distjob.rules.jobs import AsyncJob, Job
+from distjob.rules.record import JobRecord
+from distjob.rules.ticket import Owner
 from distjob.store import Committed, Gone, Stale, Versioned
-from distjob.ticket import Owner
 
 
 class Clock:

@@ -9,9 +9,10 @@ from typing import Any, get_args
 
 import pytest
 
-from distjob import AgentJob, AsyncJob, BadRequest, Client, Job, OnOwnerLoss, Slot, jobs
-from distjob.choices import suggestion
+from distjob import AgentJob, AsyncJob, BadRequest, Client, Job, OnOwnerLoss, Slot
+from distjob.drive.choices import suggestion
 from distjob.fencing import Guard
+from distjob.rules import jobs
 from distjob.testing.memory import AsyncMemoryStore, MemoryServer, MemoryStore
 from distjob.testing.onloop import ProxyClient
 

@@ -169,7 +169,7 @@ def test_status_is_plain_and_stable_off_a_terminal(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "distjob.arguments.check_label", lambda _what, label: label
+        "distjob.drive.arguments.check_label", lambda _what, label: label
     )  # as another might write it
     with (
         connect(config) as client,

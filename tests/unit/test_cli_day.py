@@ -28,7 +28,7 @@ from distjob.cli.table import Screenful, table
 from distjob.client import Client
 from distjob.config import load
 from distjob.config.paste import as_yaml
-from distjob.jobs import AsyncJob
+from distjob.rules.jobs import AsyncJob
 from distjob.sharded import connect
 
 ROOT = Path(__file__).parents[2]

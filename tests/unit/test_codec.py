@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distjob import codec
-from distjob.async_job import amend
-from distjob.codec import decode, encode
 from distjob.errors import RecordError
-from distjob.jobs import AgentJob, AsyncJob, Job, mask_of
-from distjob.record import LONGEST_LINE, JobRecord
-from distjob.ticket import Holder, Owner, Ticket
+from distjob.rules import codec
+from distjob.rules.async_job import amend
+from distjob.rules.codec import decode, encode
+from distjob.rules.jobs import AgentJob, AsyncJob, Job, mask_of
+from distjob.rules.record import LONGEST_LINE, JobRecord
+from distjob.rules.ticket import Holder, Owner, Ticket
 
 OWNER = Owner("ctl", "host", 7)
 

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distjob import config
+from distjob.backend.sections import Mistake
 from distjob.backend.source import Source
 from distjob.backend.world import World
 from distjob.config import (
@@ -32,7 +33,6 @@ from distjob.config.kinds import describe, item_kind, members, struct_in
 from distjob.config.redact import redacted
 from distjob.config.schema import structs_of
 from distjob.errors import BadRequest, ConfigError
-from distjob.sections import Mistake
 from distjob.store import Backend
 from distjob.testing.memory import MemoryServer, MemorySource
 

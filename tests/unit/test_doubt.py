@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 
 from distjob import clock
-from distjob.codec import encode
 from distjob.errors import BackendUnavailable, OutcomeUnknown
-from distjob.jobs import Job
 from distjob.protocol.begin import begin
 from distjob.protocol.change import Changed, SessionEnded, change
 from distjob.protocol.closing import close
@@ -18,9 +16,11 @@ from distjob.protocol.effects import CloseSession, Commit, Effect, KeepAlive, Op
 from distjob.protocol.held import end
 from distjob.protocol.parts import HeldJob, Session, Wish
 from distjob.protocol.state import ClientState
-from distjob.record import JobRecord, Verdict
+from distjob.rules.codec import encode
+from distjob.rules.jobs import Job
+from distjob.rules.record import JobRecord, Verdict
+from distjob.rules.ticket import Owner
 from distjob.store import Committed, Gone, Settled, Stale, Versioned
-from distjob.ticket import Owner
 
 UNANSWERED = BackendUnavailable("no answer", unanswered=True)
 REFUSED = BackendUnavailable("connection refused")

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distjob.async_job import adopt, detach
 from distjob.errors import BadRequest
-from distjob.fence import MAX_TOKEN, Fence, fence_of
-from distjob.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss, Slot
-from distjob.record import JobRecord, Verdict
-from distjob.ticket import Owner, Ticket
+from distjob.rules.async_job import adopt, detach
+from distjob.rules.fence import MAX_TOKEN, Fence, fence_of
+from distjob.rules.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss, Slot
+from distjob.rules.record import JobRecord, Verdict
+from distjob.rules.ticket import Owner, Ticket
 
 SYNC, AGENT, ASYNC = Slot
 OUT = AsyncJob.MIGRATION_OUT

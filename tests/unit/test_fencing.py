@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from distjob import fencing
 from distjob.errors import BackendUnavailable, BadRequest, ClientClosed, RecordError, StaleToken
-from distjob.fence import MAX_TOKEN, Fence
-from distjob.filesystems import filesystems
-from distjob.jobs import Slot
+from distjob.files.filesystems import filesystems
+from distjob.rules.fence import MAX_TOKEN, Fence
+from distjob.rules.jobs import Slot
 
 Guard = partial(fencing.Guard, volatile=True)  # the tests' folder may be in memory
 

@@ -65,7 +65,7 @@ def test_our_folder_is_our_own(python: Python, script: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("script", ["import distjob", *WAYS_IN])
 def test_ours_came_after_theirs(python: Python, tmp_path: Path, script: str) -> None:
     (tmp_path / "distjob" / "distjob_core.py").write_text("theirs = True\n")
-    _, said = python(f"{script}\nimport distjob.aio, distjob.metrics; distjob.connect")
+    _, said = python(f"{script}\nimport distjob.aio, distjob.hooks.metrics; distjob.connect")
     assert said.count(MIXED) == 1
     assert "pip uninstall distjob; pip install --force-reinstall --no-deps distjob-vm" in said
     assert "Traceback" not in said

@@ -22,9 +22,9 @@ from distjob.hooks import (
     TimedOut,
     Waiting,
 )
-from distjob.logs import LogHook, warn
+from distjob.hooks.logs import LogHook, warn
+from distjob.rules.ticket import Owner
 from distjob.testing.memory import MemoryServer, MemoryStore
-from distjob.ticket import Owner
 
 OWNER = Owner("ctl\x1b[31m", "host", 7)
 OF: Any = {"owner": OWNER, "ticket": "s\x1b.1", "seconds": 2.0}

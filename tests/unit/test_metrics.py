@@ -16,8 +16,8 @@ from prometheus_client import generate_latest
 from book import Book
 from distjob.aio import AsyncClient
 from distjob.hooks import Begun, Ended, Evicted, Lost, Refused, Renewed, TimedOut
+from distjob.rules.ticket import Owner
 from distjob.testing.memory import AsyncMemoryStore, MemoryServer
-from distjob.ticket import Owner
 from servers.plan import DEPLOYMENTS
 
 PATIENCE = 15.0
@@ -84,8 +84,8 @@ def test_blockers_and_vms_are_no_labels(book: Book) -> None:
 @pytest.mark.parametrize(
     ("script", "told"),
     [
-        ("import distjob, distjob.aio, distjob.hooks, distjob.logs", ""),
-        ("import distjob.metrics", 'pip install "distjob-vm[metrics]"'),
+        ("import distjob, distjob.aio, distjob.hooks, distjob.hooks.logs", ""),
+        ("import distjob.hooks.metrics", 'pip install "distjob-vm[metrics]"'),
     ],
 )
 def test_only_who_asks_for_metrics_needs_the_library(script: str, told: str) -> None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distjob.drive.names import MAX_TTL, MAX_WAIT, check_path, check_ttl, check_vm, check_wait
 from distjob.errors import BadRequest
-from distjob.names import MAX_TTL, MAX_WAIT, check_path, check_ttl, check_vm, check_wait
 
 
 @given(st.text() | st.text("a🦉\x00/\n", min_size=50, max_size=260))

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distjob.async_job import amend, detach
-from distjob.codec import encode
-from distjob.jobs import DEFAULT_MASK, PLAIN_JOBS, AgentJob, AsyncJob, Job, Slot, mask_of
-from distjob.line import SHORT, stirred, watched, woken
-from distjob.record import LONGEST_LINE, JobRecord, Verdict
-from distjob.testing.plain import Plain
-from distjob.ticket import Owner, Ticket
-from distjob.words import full_text
+from distjob.rules.async_job import amend, detach
+from distjob.rules.codec import encode
+from distjob.rules.jobs import DEFAULT_MASK, PLAIN_JOBS, AgentJob, AsyncJob, Job, Slot, mask_of
+from distjob.rules.line import SHORT, stirred, watched, woken
+from distjob.rules.record import LONGEST_LINE, JobRecord, Verdict
+from distjob.rules.ticket import Owner, Ticket
+from distjob.rules.words import full_text
+from distjob.testing.sim.judges.plain import Plain
 
 OWNER = Owner("ctl", "host", 7)
 count = itertools.count(1)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from distjob.async_job import amend
-from distjob.jobs import AgentJob, AsyncJob, Job, mask_of
-from distjob.record import JobRecord, Verdict
-from distjob.ticket import Owner, Ticket
-from distjob.words import libvirt_text
+from distjob.rules.async_job import amend
+from distjob.rules.jobs import AgentJob, AsyncJob, Job, mask_of
+from distjob.rules.record import JobRecord, Verdict
+from distjob.rules.ticket import Owner, Ticket
+from distjob.rules.words import libvirt_text
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 TRACES = json.loads((VECTORS / "libvirt-9.0.0-traces.json").read_text())

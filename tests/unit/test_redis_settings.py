@@ -8,9 +8,9 @@ import sys
 import msgspec
 import pytest
 
+from distjob.backend.sections import Mistake
 from distjob.config import load
 from distjob.errors import ConfigError
-from distjob.sections import Mistake
 from distjob_redis import backend
 from distjob_redis.settings import (
     ClusterSettings,

@@ -12,8 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from distjob.cli.data import status_json
 from distjob.config import load
 from distjob.errors import ConfigError
-from distjob.jobs import Slot
 from distjob.protocol.look import JobStatus, VMStatus
+from distjob.rules.jobs import Slot
 from distjob.serve import picture as pictures
 from distjob.serve.exposition import exposition
 from distjob.serve.people import People

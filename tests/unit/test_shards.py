@@ -20,9 +20,9 @@ from distjob.aio import AsyncClient
 from distjob.aio.sharded import AsyncShardedClient
 from distjob.aio.sharded import connect as connect_async
 from distjob.config import backends, load, open_backend, shards_of
+from distjob.rules.shards import shard_of
 from distjob.sharded import ShardedClient
 from distjob.sharded import connect as connect_blocking
-from distjob.shards import shard_of
 from distjob.store import AsyncStore, Backend, Store
 from distjob.testing.memory import AsyncMemoryStore, MemoryServer, MemoryStore
 from until import until

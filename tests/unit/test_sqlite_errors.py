@@ -20,7 +20,7 @@ import pytest
 from distjob import clock
 from distjob.config import backends, load
 from distjob.errors import BackendUnavailable, ConfigError, DistjobError, RecordError
-from distjob.filesystems import filesystems
+from distjob.files.filesystems import filesystems
 from distjob.store import ABSENT, Committed, Gone, Store
 from distjob_sqlite import SqliteSettings, backend, database
 

@@ -3,11 +3,11 @@
 import threading
 
 from distjob import clock
-from distjob.jobs import Job
 from distjob.protocol.parts import IDLE, View, Wish
 from distjob.protocol.state import ClientState
-from distjob.record import JobRecord
-from distjob.ticket import Owner
+from distjob.rules.jobs import Job
+from distjob.rules.record import JobRecord
+from distjob.rules.ticket import Owner
 
 
 def test_a_reply_that_was_overtaken_does_not_bring_an_old_view_back():

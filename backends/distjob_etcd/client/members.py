@@ -14,10 +14,10 @@ from typing import Any, TypeAlias
 
 import grpc
 
+from distjob.backend.greenlets import refuse
 from distjob.backend.transport import check_tls_files
 from distjob.backend.world import World
 from distjob.errors import ConfigError
-from distjob.greenlets import refuse
 from distjob_etcd import rpc_pb2 as rpc
 from distjob_etcd.settings import EtcdRecipe, EtcdSettings
 

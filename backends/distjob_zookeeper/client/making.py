@@ -11,9 +11,9 @@ from kazoo.protocol.states import KeeperState
 from kazoo.retry import KazooRetry
 from kazoo.security import CREATOR_ALL_ACL
 
+from distjob.backend.greenlets import refuse
 from distjob.backend.transport import check_tls_files, tls_context
 from distjob.errors import ConfigError
-from distjob.greenlets import refuse
 from distjob_zookeeper.client.sockets import Notes, Sockets
 from distjob_zookeeper.settings import ZookeeperSettings, taken_apart
 

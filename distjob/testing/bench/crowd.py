@@ -17,7 +17,7 @@ import msgspec
 
 from distjob import clock
 from distjob.config import Settings
-from distjob.jobs import Job
+from distjob.rules.jobs import Job
 from distjob.sharded import connect
 from distjob.testing.bench.measure import say
 

@@ -14,7 +14,7 @@ import redis.asyncio
 
 from distjob.aio import AsyncClient
 from distjob.config import Settings, open_backend_async
-from distjob.jobs import Job
+from distjob.rules.jobs import Job
 from distjob.testing.bench.measure import say, spread
 
 Pair = Callable[[int], Awaitable[None]]

@@ -12,7 +12,7 @@ import msgspec
 from distjob import clock
 from distjob.client import Client
 from distjob.config import SessionSettings, Settings
-from distjob.jobs import Job
+from distjob.rules.jobs import Job
 from distjob.sharded import connect
 from distjob.testing.bench.measure import difference, ratios, resident, say, seconds, spread
 from distjob.testing.bench.yardstick import Yardstick

@@ -24,9 +24,9 @@ from distjob import (
     clock,
     connect,
 )
-from distjob.fence import Fence
 from distjob.fencing import Guard
-from distjob.jobs import Slot
+from distjob.rules.fence import Fence
+from distjob.rules.jobs import Slot
 from ends import started
 from on_redis import connected
 from proxy import Proxy

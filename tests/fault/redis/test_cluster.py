@@ -13,7 +13,7 @@ import redis
 
 from distjob import Client, clock
 from distjob.errors import BackendUnavailable, ConfigError, LeaseLost, OutcomeUnknown
-from distjob.jobs import Job
+from distjob.rules.jobs import Job
 from distjob.store import ABSENT, Committed, Gone, Missed, Stale, Store, Woken
 from distjob.testing.contract import committed, try_until
 from distjob_redis import ClusterSettings, RedisSettings

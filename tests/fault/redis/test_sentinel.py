@@ -12,7 +12,7 @@ import redis
 
 from distjob import Client
 from distjob.errors import BackendUnavailable, ConfigError, LeaseLost, OutcomeUnknown
-from distjob.jobs import Job
+from distjob.rules.jobs import Job
 from distjob.store import Missed, Store, Woken
 from distjob.testing.contract import committed, try_until
 from distjob_redis import RedisSettings, SentinelSettings

@@ -190,7 +190,7 @@ def test_a_server_that_is_silent_is_left_for_another(
     proxy.stall()
     begun = clock.monotonic()
     # told by our own time-out, or by kazoo's, whichever is first
-    with pytest.raises(BackendUnavailable, match="within|ConnectionLoss") as caught:
+    with pytest.raises(BackendUnavailable, match=r"within|ConnectionLoss") as caught:
         store.commit("vm", ABSENT, b"x", me, ())
     assert caught.value.unanswered
     assert try_until(lambda: store.keep_alive(me))
