@@ -115,8 +115,8 @@ def test_readme_is_short() -> None:
 def test_the_makefile_has_a_word_for_each() -> None:
     makefile = (ROOT / "Makefile").read_text()
     words = re.findall(r"^([a-z]+):.*  ## ", makefile, re.MULTILINE)
-    wanted = ["help", "venv", "lint", "types", "fast", "test", "docs", "bench", "worlds", "matrix"]
-    assert words == wanted
+    wanted = "help venv lint types fast test docs links bench worlds matrix"
+    assert words == wanted.split()
     for page in PAGES:
         assert set(re.findall(r"`make ([a-z]+)", page.read_text())) <= set(words), page
 
