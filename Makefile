@@ -38,4 +38,8 @@ worlds:  ## simulated worlds, COUNT of each profile
 matrix:  ## oldest and newest client libraries, on each Python from 3.11 that is here
 	$(PYTHON) .ci/matrix.py
 
-.PHONY: help venv lint types fast test docs links bench worlds matrix
+package:  ## sdist and wheel, in dist; TAG=v1.2.3 must be their version
+	test -z "$(TAG)" || test "$(TAG)" = "v$$($(BIN)/python -m hatchling version)"
+	$(BIN)/python -m hatchling build -d dist
+
+.PHONY: help venv lint types fast test docs links bench worlds matrix package

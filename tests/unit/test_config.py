@@ -588,6 +588,7 @@ def test_the_installed_backends_are_found() -> None:
 def test_schema() -> None:
     schema = json.loads(json.dumps(config.json_schema(), allow_nan=False))
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert schema["$id"] == "urn:distjob:settings:1"
     top = schema["properties"]
     assert {"namespace", "job", "session", "sqlite", "redis", "test", "broken"} <= top.keys()
     assert "namespace_file" in top
