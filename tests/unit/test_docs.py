@@ -131,9 +131,7 @@ def test_every_block_is_of_a_kind_that_is_checked(block: Block) -> None:
     assert block.kind in KINDS | SITES
 
 
-@pytest.mark.parametrize(
-    "page", sorted({block.page for block in _of("python")}), ids=_name
-)
+@pytest.mark.parametrize("page", sorted({block.page for block in _of("python")}), ids=_name)
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(fencing, "IN_MEMORY", frozenset())  # where this folder may be
