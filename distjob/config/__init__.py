@@ -111,7 +111,11 @@ class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     job: JobSettings = JobSettings()
     session: SessionSettings = SessionSettings()
     backend: Annotated[
-        str, msgspec.Meta(description="The store that is used: the name of its section.")
+        str,
+        msgspec.Meta(
+            description="The store that is used: the name of its section. Left out: the only "
+            "section's, or sqlite where there is none."
+        ),
     ] = "sqlite"
 
 
@@ -175,6 +179,8 @@ def load(source: str | os.PathLike[str] | Mapping[str, Any] | Settings | None = 
         if key not in Common.__struct_fields__ and (home := _home(key, rest, known)):
             raise where.fail(key, node.line, f"unknown key; did you mean {home}?")
     common: Common = builder.struct(Node(rest, root.line), Common, "", also=known)
+    if sections and not rest.keys() & {"backend", f"backend{FILE}"}:
+        common = msgspec.structs.replace(common, backend=_only(sections, root, where))
     if common.backend not in known:
         line = next((rest[key].line for key in ("backend", "backend_file") if key in rest), 0)
         said = "" if "backend" in builder.templates else common.backend
@@ -196,6 +202,19 @@ def load(source: str | os.PathLike[str] | Mapping[str, Any] | Settings | None = 
         section=section,
         templates=builder.templates,
     )
+
+
+def _only(sections: Mapping[str, Node], root: Node, where: Source) -> str:
+    """The store that is meant where none is named: that of the only section.
+
+    A lock in a file of this host would else be taken for one in the server that was described.
+    """
+    name, *others = sections
+    if others:
+        line = next(iter(sections.values())).line or root.line
+        said = f"say which is used: there are sections of {', '.join(sections)}"
+        raise where.fail("backend", line, said)
+    return name
 
 
 def _home(key: str, rest: Mapping[str, Node], known: Collection[str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -17,9 +18,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from distjob.errors import BackendUnavailable, ClientClosed
-from distjob.hooks import Event, Hook
+from distjob.hooks import Event, Hook, StoreFailed
 from distjob.hooks.logs import warn
-from distjob.protocol.effects import Op
+from distjob.protocol.effects import Effect, Op
 from distjob.protocol.hands import call_users, work
 from distjob.protocol.heart import beat
 from distjob.protocol.state import CLOSED, ClientState
@@ -101,7 +102,8 @@ class Runner:
                     self.tell()
                 reply = effect.perform(self._io)
             except BaseException as raised:  # noqa: BLE001  the operation decides what follows
-                error = translated(self.me, raised)
+                with self.lock:
+                    error = translated(self.me, effect, raised)
 
     def step(self, op: Op[T]) -> T:
         """Run an ``op`` that waits for nothing."""
@@ -132,14 +134,18 @@ def _warn_in_a_loop() -> None:
     )
 
 
-def translated(me: ClientState, raised: BaseException) -> BaseException:
-    """What an operation is told of an effect's error.
+def translated(me: ClientState, effect: Effect[Any], raised: BaseException) -> BaseException:
+    """What an operation is told of an effect's error; an outage is told to the hooks, too.
 
     That a store which was closed with its client is not there is no outage. A change of which
     nobody knows whether it was made stays one.
     """
-    if me.over and isinstance(raised, BackendUnavailable) and not raised.unanswered:
+    if not isinstance(raised, BackendUnavailable):
+        return raised
+    if me.over and not raised.unanswered:
         return ClientClosed(CLOSED)
+    verb = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(effect).__name__).lower()
+    me.holdings.tell(StoreFailed(verb=verb, error=str(raised), unanswered=raised.unanswered))
     return raised
 
 

@@ -133,7 +133,7 @@ class AsyncRunner:
                 op.close()
                 raise
             except BaseException as raised:  # noqa: BLE001  the operation decides what follows
-                error = translated(self.me, raised)
+                error = translated(self.me, effect, raised)
 
     def step(self, op: Op[T]) -> T:
         """Run an ``op`` that waits for nothing."""

@@ -1,8 +1,9 @@
 """Events as records of standard logging, on the logger ``distjob``.
 
-What is grave (a lease lost, another's job broken, a keep-alive late) is logged as a warning by
-every client, hooks or not. The rest is for those who ask for it, by `LogHook`. The facts are in
-the message, for people, and as attributes of the record, for machines.
+What is grave (a lease lost, another's job broken, a keep-alive that is late, or the first of some
+that fail) is logged as a warning by every client, hooks or not. The rest is for those who ask for
+it, by `LogHook`. The facts are in the message, for people, and as attributes of the record, for
+machines.
 """
 
 from __future__ import annotations
@@ -14,17 +15,23 @@ import msgspec
 
 from distjob.hooks import (
     Begun,
+    Blocker,
     Ended,
     Event,
     Evicted,
     GaveUp,
+    JobEvent,
     Lost,
     Refused,
+    RenewalFailed,
     Renewed,
+    SessionLost,
+    SessionOpened,
+    StoreFailed,
     TimedOut,
     Waiting,
 )
-from distjob.rules.words import owner_name
+from distjob.rules.words import owner_name, shown
 
 log = logging.getLogger("distjob")
 
@@ -39,7 +46,8 @@ class LogHook:
     """A hook that logs what is not logged anyway: ``connect(..., hooks=[LogHook()])``.
 
     At INFO what somebody may ask about: a wait of ``long_wait`` seconds or more, one that ended
-    without the job, a refusal, a client closed while it held. At DEBUG all else.
+    without the job, a refusal, a session opened, not renewed or lost, a client closed while it
+    held. At DEBUG all else.
     """
 
     def __init__(self, *, long_wait: float = 1.0) -> None:
@@ -53,7 +61,7 @@ class LogHook:
         match event:
             case Begun(waited=waited) if waited < self._long_wait:
                 return logging.DEBUG
-            case Waiting() | Ended() | Renewed():
+            case Waiting() | Ended() | Renewed() | StoreFailed():
                 return logging.DEBUG
             case _:
                 return logging.INFO
@@ -71,15 +79,22 @@ def _log(level: int, event: Event) -> None:
 
 
 def _said(event: Event) -> tuple[Any, ...]:
+    """The message and its arguments, as logging takes them."""
+    return _of_job(event) if isinstance(event, JobEvent) else _of_session(event)
+
+
+def _of_job(event: JobEvent) -> tuple[Any, ...]:
     match event:
         case Waiting():
-            return "VM %r: %s waits, behind %d", event.vm, event.job, event.depth
+            text = "VM %r: %s waits, behind %d; in the way: %s"
+            whom = ", ".join(map(_blocker, event.blockers)) or "others that wait"
+            return text, event.vm, event.job, event.depth, whom
         case Begun():
             text = "VM %r: %s has begun after %.3f s, token %d"
             return text, event.vm, event.job, event.waited, event.token
         case TimedOut():
             text = "VM %r: %s was not granted in %.1f s; in the way: %s"
-            whom = ", ".join(map(owner_name, event.blockers)) or "others that were let in first"
+            whom = ", ".join(map(_blocker, event.blockers)) or "others that were let in first"
             return text, event.vm, event.job, event.waited, whom
         case GaveUp():
             return "VM %r: %s waits no more after %.1f s", event.vm, event.job, event.waited
@@ -99,11 +114,31 @@ def _said(event: Event) -> tuple[Any, ...]:
                 state = f"waited {event.seconds:.1f} s"
             text = "VM %r: %s of %s, %s, ticket %r, %s"
             return text, event.vm, event.job, whom, state, event.ticket, what
+        case _:
+            return "%r", event
+
+
+def _of_session(event: Event) -> tuple[Any, ...]:
+    match event:
         case Renewed():
             text = "the session was renewed %.3f s late; its TTL is %g s"
             return text, event.late, event.ttl
+        case SessionOpened():
+            return "session %s was opened; its TTL is %g s", shown(event.session), event.ttl
+        case SessionLost():
+            return "session %s is lost: %s", shown(event.session), shown(event.why)
+        case RenewalFailed():
+            text = "the session could not be renewed, in %.1f s all its jobs are lost: %s"
+            return text, event.seconds, shown(event.error)
+        case StoreFailed():
+            known = "nobody knows whether it was done" if event.unanswered else "nothing was done"
+            return "the store failed at %s, %s: %s", event.verb, known, shown(event.error)
         case _:
             return "%r", event
+
+
+def _blocker(one: Blocker) -> str:
+    return f"{one.job} of {owner_name(one.owner)}"
 
 
 def _facts(event: Event) -> dict[str, Any]:
@@ -112,6 +147,6 @@ def _facts(event: Event) -> dict[str, Any]:
     if isinstance(event, Evicted):
         del facts["owner"]
         facts |= msgspec.structs.asdict(event.owner)
-    if isinstance(event, TimedOut):
-        facts["blockers"] = [owner_name(owner) for owner in event.blockers]
+    if isinstance(event, TimedOut | Waiting):
+        facts["blockers"] = [_blocker(one) for one in event.blockers]
     return facts

@@ -6,6 +6,8 @@ Needs the extra: ``pip install "distjob-vm[metrics]"``; nothing else in distjob 
 
 from __future__ import annotations
 
+import threading
+from functools import partial
 from typing import get_args
 
 try:
@@ -16,6 +18,7 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from None
 
+from distjob import clock
 from distjob.hooks import (
     Begun,
     Ended,
@@ -26,7 +29,11 @@ from distjob.hooks import (
     How,
     Lost,
     Refused,
+    RenewalFailed,
     Renewed,
+    SessionLost,
+    SessionOpened,
+    StoreFailed,
     TimedOut,
     Waiting,
 )
@@ -50,15 +57,27 @@ class Metrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"distjob_{name}", text, labels, registry=registry)
 
-        def gauge(name: str, text: str) -> Gauge:
-            return Gauge(f"distjob_{name}", text, ["type"], registry=registry)
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"distjob_{name}", text, labels, registry=registry)
 
         def histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...]) -> Histogram:
             return Histogram(f"distjob_{name}", text, labels, registry=registry, buckets=buckets)
 
         self._known = set[str]()
-        self._held = gauge("held", "Jobs held now.")
-        self._waiting = gauge("waiting", "Begins that stand in line now.")
+        self._lock = threading.Lock()
+        self._since = dict[str, dict[tuple[str, int], float]]()
+        """When each job that is held began, by type: the oldest first."""
+        self._deadlines = dict[str, float]()
+        """When the jobs of each session are void, by the local clock."""
+        self._held = gauge("held", "Jobs held now.", "type")
+        self._oldest = gauge("longest_held_seconds", "The age of the oldest job held.", "type")
+        self._waiting = gauge("waiting", "Begins that stand in line now.", "type")
+        self._session_up = gauge("session_up", "Sessions that live; one a client and shard.")
+        self._session_up.set_function(lambda: len(self._deadlines))
+        gauge(
+            "deadline_seconds",
+            "Until the jobs of a session are void, unless it is renewed; 0: none.",
+        ).set_function(self._deadline)
         self._wait = histogram(
             *("wait_seconds", "From the call of begin to its outcome.", "type", "outcome"),
             buckets=_WAITS,
@@ -74,6 +93,13 @@ class Metrics:
             *("keep_alive_late_ratio", "Lateness of renewals, by TTL; 0.57 is a loss."),
             buckets=_SHARES,
         )
+        self._sessions_lost = counter("sessions_lost", "Sessions that ended.", "how")
+        self._failed = counter("renewals_failed", "Keep-alives that did not come through.")
+        self._errors = counter(
+            *("store_errors", "What the store did not do.", "verb", "outcome"),
+        )
+        for how in get_args(How):
+            self._sessions_lost.labels(how)
         self._refused = counter("refused", "Begins refused by max_queued.", "type")
         self._timed_out = counter("timed_out", "Begins not granted in time.", "type")
         self._lost = counter("lost", "Jobs lost by their holder.", "type", "how")
@@ -91,6 +117,8 @@ class Metrics:
                 self._know(job)
                 self._outcome(job, "granted", event.waited, waited=event.queued)
                 self._held.labels(job).inc()
+                with self._lock:
+                    self._since[job][event.vm, event.token] = clock.monotonic()
             case TimedOut(job=job):
                 self._outcome(job, "timed out", event.waited)
                 self._timed_out.labels(job).inc()
@@ -99,20 +127,55 @@ class Metrics:
             case Refused(job=job):
                 self._know(job)
                 self._refused.labels(job).inc()
-            case Ended(job=job):
-                self._over(job, event.held)
+            case Ended():
+                self._over(event)
             case Lost(job=job):
-                self._over(job, event.held)
+                self._over(event)
                 self._lost.labels(job, event.how).inc()
             case Evicted(job=job):
                 self._evicted.labels(job, event.how).inc()
+            case _:
+                self._of_session(event)
+
+    def _of_session(self, event: Event) -> None:
+        match event:
             case Renewed():
                 self._late.observe(event.late / event.ttl)
+                self._until(event.session, event.seconds)
+            case SessionOpened():
+                self._until(event.session, event.seconds)
+            case SessionLost():
+                self._sessions_lost.labels(event.how).inc()
+                with self._lock:
+                    self._deadlines.pop(event.session, None)
+            case RenewalFailed():
+                self._failed.inc()
+            case StoreFailed():
+                outcome = "unanswered" if event.unanswered else "not done"
+                self._errors.labels(event.verb, outcome).inc()
+
+    def _until(self, session: str, seconds: float) -> None:
+        with self._lock:
+            self._deadlines[session] = clock.monotonic() + seconds
+
+    def _deadline(self) -> float:
+        """Seconds to the first of the deadlines."""
+        with self._lock:
+            first = min(self._deadlines.values(), default=0.0)
+        return max(0.0, first - clock.monotonic())
+
+    def _age(self, job: str) -> float:
+        """Seconds since the oldest of this type began."""
+        with self._lock:
+            since = next(iter(self._since[job].values()), None)
+        return 0.0 if since is None else clock.monotonic() - since
 
     def _know(self, job: str) -> None:
         """Let the counters of a type of job start at zero: a rise from nothing is no rise."""
         if job not in self._known:
+            self._since.setdefault(job, {})  # before it is known: other threads come by
             self._known.add(job)
+            self._oldest.labels(job).set_function(partial(self._age, job))
             for how in get_args(How):
                 self._lost.labels(job, how)
             for fate in get_args(Fate):
@@ -125,6 +188,8 @@ class Metrics:
         if waited:
             self._waiting.labels(job).dec()
 
-    def _over(self, job: str, seconds: float) -> None:
-        self._hold.labels(job).observe(seconds)
-        self._held.labels(job).dec()
+    def _over(self, event: Ended | Lost) -> None:
+        self._hold.labels(event.job).observe(event.held)
+        self._held.labels(event.job).dec()
+        with self._lock:
+            self._since[event.job].pop((event.vm, event.token), None)

@@ -19,7 +19,7 @@ from distjob.errors import (
     RecordError,
     WrongJob,
 )
-from distjob.hooks import Begun, GaveUp, Refused, TimedOut, Waiting
+from distjob.hooks import Begun, Blocker, GaveUp, Refused, TimedOut, Waiting
 from distjob.protocol.change import NOBODY, SessionEnded, change, dropping, lose
 from distjob.protocol.effects import Op, Wait, ask
 from distjob.protocol.parts import HeldJob, Session, View, Wish
@@ -164,8 +164,7 @@ class _Attempt:
         while self.verdict is Verdict.WAITING:
             if not self.in_line:
                 self.in_line = self.told_waiting = True
-                depth = view.record.count() - 1
-                self.me.holdings.tell(Waiting(vm=self.vm, job=self.name, depth=depth))
+                self.tell_waiting(view.record)
             view = yield from wait_in_line(
                 self.me, self.session, self.vm, self.ticket.id, view, until=self.until
             )
@@ -182,6 +181,11 @@ class _Attempt:
     @property
     def name(self) -> str:
         return job_name(self.ticket)
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What every event of this begin says."""
+        return {"vm": self.vm, "job": self.name, "ticket": self.ticket.id}
 
     @property
     def waited(self) -> float:
@@ -235,8 +239,8 @@ class _Attempt:
         self.told_waiting = False
         wall, waited = self.me.clock.wall(), self.waited
         blockers = tuple(holder for _, holder in record.blockers(self.ticket))
-        owners = tuple(holder.ticket.owner for holder in blockers)
-        self.me.holdings.tell(TimedOut(vm=self.vm, job=self.name, waited=waited, blockers=owners))
+        told = self.told_blockers(record)
+        self.me.holdings.tell(TimedOut(**self.about, waited=waited, blockers=told))
         raise JobTimeout(
             timeout_text(self.vm, record, self.ticket, waited, wall),
             vm=self.vm,
@@ -274,12 +278,31 @@ class _Attempt:
         if self.me.holdings.hooked:
             waited, queued = self.waited, self.in_line
             self.me.holdings.tell(
-                Begun(vm=self.vm, job=self.name, token=held.token, waited=waited, queued=queued)
+                Begun(**self.about, token=held.token, waited=waited, queued=queued)
             )
         return held
 
+    def tell_waiting(self, record: JobRecord) -> None:
+        depth, blockers = record.count() - 1, self.told_blockers(record)
+        self.me.holdings.tell(Waiting(**self.about, depth=depth, blockers=blockers))
+
+    def told_blockers(self, record: JobRecord) -> tuple[Blocker, ...]:
+        """Who is in the way, for the hooks; for nobody else it is not made."""
+        if not self.me.holdings.hooked:
+            return ()
+        return tuple(
+            Blocker(
+                slot=slot,
+                job=job_name(holder.ticket),
+                owner=holder.ticket.owner,
+                api=holder.ticket.api,
+                token=holder.token,
+            )
+            for slot, holder in record.blockers(self.ticket)
+        )
+
     def tell_given_up(self) -> None:
-        self.me.holdings.tell(GaveUp(vm=self.vm, job=self.name, waited=self.waited))
+        self.me.holdings.tell(GaveUp(**self.about, waited=self.waited))
 
     def refuse(self, record: JobRecord) -> NoReturn:
         name = self.name
@@ -292,7 +315,7 @@ class _Attempt:
             raise (NotOwner if self.verdict is Verdict.NOT_OWNER else WrongJob)(text)
         if self.verdict is Verdict.FULL:
             limit, wall = self.me.max_queued, self.me.clock.wall()
-            self.me.holdings.tell(Refused(vm=self.vm, job=name, depth=record.count()))
+            self.me.holdings.tell(Refused(**self.about, depth=record.count()))
             raise QueueFull(
                 full_text(self.vm, record, self.ticket, limit, wall),
                 vm=self.vm,

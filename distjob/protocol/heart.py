@@ -7,7 +7,7 @@ or of ours; it declares the session lost at the local deadline, not before.
 from __future__ import annotations
 
 from distjob.errors import BackendUnavailable
-from distjob.hooks import Renewed
+from distjob.hooks import RenewalFailed, Renewed
 from distjob.protocol.change import lose
 from distjob.protocol.effects import KeepAlive, Op, OpenSession, Report, Wait, ask
 from distjob.protocol.parts import Session
@@ -50,8 +50,18 @@ def beat(me: ClientState) -> Op[None]:
                 yield from ask(Report("renewing the session", error))
             stall = me.clock.monotonic() - now
             if session is not None:
-                session.trouble = f": {str(error) or type(error).__name__}"
+                _failed(me, session, str(error) or type(error).__name__)
             yield from ask(Wait(me.ttl / 20, me.pulse))
+
+
+def _failed(me: ClientState, session: Session, error: str) -> None:
+    session.trouble = f": {error}"
+    session.failures += 1
+    if session.alive:
+        seconds = session.deadline - me.clock.monotonic()
+        me.holdings.tell(
+            RenewalFailed(session=session.id, error=error, times=session.failures, seconds=seconds)
+        )
 
 
 def _renew(me: ClientState, session: Session) -> Op[None]:
@@ -63,8 +73,9 @@ def _renew(me: ClientState, session: Session) -> Op[None]:
         yield from lose(me, session, "the store ended it")
     elif me.clock.monotonic() < session.deadline:
         session.renewed(sent)
-        session.trouble = ""
-        me.holdings.tell(Renewed(late=late, ttl=session.ttl))
+        session.trouble, session.failures = "", 0
+        seconds = session.deadline - me.clock.monotonic()
+        me.holdings.tell(Renewed(session=session.id, late=late, ttl=session.ttl, seconds=seconds))
         if not me.pushed:
             me.unread = True
             me.stir.set()

@@ -106,8 +106,9 @@ def let_go(me: ClientState, held: HeldJob, finish: Edit[R], *, gives_back: bool)
             me.holdings.fall(held, session.why, session.how)  # if it was found in the meantime
         elif me.holdings.hooked:
             seconds = me.clock.monotonic() - held.begun
+            job, token = job_name(ticket), held.token
             me.holdings.tell(
-                Ended(vm=held.vm, job=job_name(ticket), token=held.token, held=seconds)
+                Ended(vm=held.vm, job=job, ticket=ticket.id, token=token, held=seconds)
             )
 
 

@@ -141,4 +141,5 @@ class Holdings:
         held.stir()
         self.due.set()
         job, seconds = job_name(held.ticket), self._clock.monotonic() - held.begun
-        self.tell(Lost(vm=held.vm, job=job, token=held.token, held=seconds, how=how, why=why))
+        about = {"vm": held.vm, "job": job, "ticket": held.ticket.id}
+        self.tell(Lost(**about, token=held.token, held=seconds, how=how, why=why))

@@ -48,7 +48,8 @@ class Session:
     """
 
     __slots__ = (
-        *("_count", "alive", "deadline", "doubted", "doubts", "how", "id", "next_beat"),
+        *("_count", "alive", "deadline", "doubted", "doubts", "failures", "how", "id"),
+        *("next_beat",),
         *("trouble", "ttl", "why"),
     )
 
@@ -59,6 +60,8 @@ class Session:
         self.why = ""
         self.how: How = "session"
         """Why it has ended, and as `distjob.hooks.Lost` says it."""
+        self.failures = 0
+        """How many renewals have failed, one after the other."""
         self.trouble = ""
         """Why the last renewal has failed, to be said behind the reason of a loss."""
         self.doubts: dict[str, int] = {}

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from distjob.errors import ClientClosed, RecordError
-from distjob.hooks import How
+from distjob.hooks import How, SessionLost, SessionOpened
 from distjob.protocol.effects import Clock, Signal
 from distjob.protocol.holdings import Holdings
 from distjob.protocol.parts import IDLE, Leftover, Session, View, Waiter, Wish
@@ -110,10 +110,13 @@ class ClientState:
     # -- session -------------------------------------------------------------------------------
 
     def opened(self, session_id: str, sent: float) -> Session:
-        self.session = Session(session_id, self.ttl, sent)
+        session = self.session = Session(session_id, self.ttl, sent)
+        seconds = session.deadline - self.clock.monotonic()
+        opened = SessionOpened(session=session_id, ttl=self.ttl, seconds=seconds)
+        self.holdings.tell(opened)
         self.ready.set()
         self.stir.set()
-        return self.session
+        return session
 
     def lose(self, session: Session, why: str, how: How = "session") -> None:
         """The session has ended, or can't be shown to live: all that it held is void."""
@@ -124,6 +127,7 @@ class ClientState:
         if self.session is session:
             self.session = None
             self.holdings.lose_all(why, how)
+            self.holdings.tell(SessionLost(session=session.id, why=why, how=how))
             self.views.clear()
             self.leftovers.clear()
             if not self.closing:

@@ -27,7 +27,7 @@ def job_name(ticket: Ticket) -> str:
 def libvirt_text(record: JobRecord, ticket: Ticket, *, full: bool = False) -> str:
     """libvirt's sentence (``virDomainObjBeginJobInternal``, label ``error``)."""
     held = [
-        f"{'agent' if slot is Slot.AGENT else 'monitor'}={_shown(holder.ticket.api)}"
+        f"{'agent' if slot is Slot.AGENT else 'monitor'}={shown(holder.ticket.api)}"
         for slot, holder in record.blockers(ticket)
     ]
     text = "cannot acquire state change lock"
@@ -42,11 +42,11 @@ def holder_facts(slot: Slot, holder: Holder, wall: float) -> str:
     seconds = max(0.0, wall - holder.since)
     facts = (
         f"the {slot} slot holds {job_name(ticket)} of {owner_name(ticket.owner)}, api"
-        f" {_shown(ticket.api)}, held {seconds:.1f} s, token {holder.token}"
+        f" {shown(ticket.api)}, held {seconds:.1f} s, token {holder.token}"
     )
     if isinstance(holder, AsyncHolder):
         if holder.phase:
-            facts += f", phase {_shown(holder.phase)}"
+            facts += f", phase {shown(holder.phase)}"
         if holder.abort:
             facts += f", asked to abort by {owner_name(holder.abort.by)}"
         if holder.owner_gone:
@@ -56,7 +56,7 @@ def holder_facts(slot: Slot, holder: Holder, wall: float) -> str:
 
 def owner_name(owner: Owner) -> str:
     """``ctl-a (host1, pid 7)``."""
-    return f"{_shown(owner.controller)} ({_shown(owner.host)}, pid {owner.pid})"
+    return f"{shown(owner.controller)} ({shown(owner.host)}, pid {owner.pid})"
 
 
 def taken_text(vm: str, job: str, token: int) -> str:
@@ -113,6 +113,6 @@ def unadoptable_text(vm: str, record: JobRecord, ticket: Ticket, wall: float) ->
     return f"VM {vm!r}: {job_name(ticket)} can't be adopted, its owner lives: {facts}"
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """As it is, if it can't move a terminal's cursor: others may have written it."""
     return text if text.isprintable() else ascii(text)[1:-1]

@@ -520,7 +520,8 @@ def test_open_backend() -> None:
 
 def test_what_depends_on_the_ttl_is_checked_of_the_backend_that_is_used() -> None:
     """When the settings are read, and again when somebody has put them together otherwise."""
-    load({"session": {"ttl": 0.5}, "redis": {"timeout": 9}, "zookeeper": {"timeout": 9}})
+    unused = {"redis": {"timeout": 9}, "zookeeper": {"timeout": 9}}
+    load({"session": {"ttl": 0.5}, "backend": "sqlite", **unused})
     load({"session": {"ttl": 5}, "backend": "redis", "redis": {"timeout": 5}})
     load({"session": {"ttl": 2}, "backend": "etcd"})
     for name in ("redis", "etcd", "zookeeper"):
@@ -533,6 +534,16 @@ def test_what_depends_on_the_ttl_is_checked_of_the_backend_that_is_used() -> Non
     shorter = msgspec.structs.replace(load({"backend": "etcd"}), session=SessionSettings(ttl=1))
     with pytest.raises(ConfigError, match=r"^session\.ttl: must be at least 2"):
         open_backend(shorter)
+
+
+def test_the_only_section_is_of_the_store_that_is_meant() -> None:
+    """Else a file of this host would be taken for the server that was described."""
+    assert load({"redis": {"url": "redis://somewhere:6379"}}).backend == "redis"
+    assert load({"sqlite": {"path": "jobs.db"}}).backend == "sqlite"
+    assert load({"namespace": "prod"}).backend == "sqlite"
+    several = {"redis": {"timeout": 1}, "sqlite": {"path": "jobs.db"}}
+    assert load({"backend": "redis", **several}).backend == "redis"
+    assert "backend: say which is used: there are sections of redis, sqlite" in error_of(several)
 
 
 def test_a_check_of_a_backend_shows_no_value(monkeypatch: pytest.MonkeyPatch) -> None:

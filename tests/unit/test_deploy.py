@@ -80,6 +80,16 @@ def test_user_and_folders_are_systemds(tmp_path: Path) -> None:
         assert (tmp_path / folder).stat().st_mode & 0o7777 == 0o750
 
 
+def test_the_alerts_are_prometheus_and_say_what_they_should() -> None:
+    promtool = shutil.which("promtool") or pytest.skip("no promtool")
+    for words in (("check", "rules", "alerts.yaml"), ("test", "rules", "alerts.test.yaml")):
+        done = subprocess.run(
+            [promtool, *words], cwd=DEPLOY / "prometheus",
+            check=False, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_image_says_what_the_command_takes() -> None:
     text = (DEPLOY / "serve" / "Dockerfile").read_text()
     assert f"EXPOSE {PORT}\n" in text

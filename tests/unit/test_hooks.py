@@ -10,16 +10,30 @@ from typing import Any
 
 import pytest
 
-from distjob import Client, JobTimeout, LeaseLost, NotOwner, QueueFull, WrongJob, clock
+from distjob import (
+    BackendUnavailable,
+    Client,
+    JobTimeout,
+    LeaseLost,
+    NotOwner,
+    QueueFull,
+    WrongJob,
+    clock,
+)
 from distjob.hooks import (
     Begun,
     Ended,
     Event,
     Evicted,
     GaveUp,
+    JobEvent,
     Lost,
     Refused,
+    RenewalFailed,
     Renewed,
+    SessionLost,
+    SessionOpened,
+    StoreFailed,
     TimedOut,
     Waiting,
 )
@@ -30,29 +44,29 @@ PATIENCE = 10.0
 
 
 class Listener:
-    """A hook that keeps what it is told, but for renewals, and can be waited on."""
+    """A hook that keeps what it is told, jobs' and others', and can be waited on."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self.renewals: list[Renewed] = []
+        self.others: list[Event] = []
         self._changed = threading.Condition()
 
     def __call__(self, event: Event) -> None:
         with self._changed:
-            if isinstance(event, Renewed):
-                self.renewals.append(event)
-            else:
-                self.events.append(event)
+            (self.events if isinstance(event, JobEvent) else self.others).append(event)
             self._changed.notify_all()
 
     def until(self, kind: type[Event]) -> Any:
         """The first event of this kind, once there is one."""
+        self.wait(lambda: self.of(kind))
+        return self.of(kind)[0]
+
+    def wait(self, condition: Callable[[], object]) -> None:
         with self._changed:
-            assert self._changed.wait_for(lambda: self.of(kind), PATIENCE), self.events
-            return self.of(kind)[0]
+            assert self._changed.wait_for(condition, PATIENCE), [*self.events, *self.others]
 
     def of(self, kind: type[Event]) -> list[Any]:
-        return [event for event in [*self.events, *self.renewals] if isinstance(event, kind)]
+        return [event for event in [*self.events, *self.others] if isinstance(event, kind)]
 
     @property
     def kinds(self) -> list[type[Event]]:
@@ -132,11 +146,16 @@ def test_a_job_begins_and_ends(house: House) -> None:
         [begun] = told.events
         job = "modify + agent query"
         assert begun == Begun(
-            vm="vm", job=job, token=lease.token, waited=begun.waited, queued=False
+            vm="vm",
+            job=job,
+            ticket=begun.ticket,
+            token=lease.token,
+            waited=begun.waited,
+            queued=False,
         )
         assert 0 <= begun.waited < PATIENCE
     ended = told.events[1]
-    assert ended == Ended(vm="vm", job=job, token=lease.token, held=ended.held)
+    assert ended == Ended(vm="vm", job=job, ticket=begun.ticket, token=lease.token, held=ended.held)
     assert told.kinds == [Begun, Ended]
 
 
@@ -145,7 +164,13 @@ def test_one_waits_and_is_let_in(house: House, pool: ThreadPoolExecutor) -> None
     b, told = house.client("b")
     lease = a.begin("vm", "modify")
     call = pool.submit(b.begin, "vm", "query")
-    assert told.until(Waiting) == Waiting(vm="vm", job="query", depth=1)
+    waiting = told.until(Waiting)
+    assert waiting == Waiting(
+        vm="vm", job="query", ticket=waiting.ticket, depth=1, blockers=waiting.blockers
+    )
+    [blocker] = waiting.blockers
+    assert (blocker.slot, blocker.job, blocker.owner.controller) == ("sync", "modify", "a")
+    assert (blocker.api, blocker.token) == ("modify", lease.token)
     lease.end()
     call.result(PATIENCE).end()
     assert told.kinds == [Waiting, Begun, Ended]
@@ -160,7 +185,7 @@ def test_one_waits_in_vain(house: House) -> None:
         b.begin("vm", "query", wait=0.05)
     assert told.kinds == [Waiting, TimedOut]
     [event] = told.of(TimedOut)
-    assert [owner.controller for owner in event.blockers] == ["a"]
+    assert [one.owner.controller for one in event.blockers] == ["a"]
     assert event.waited >= 0.05
 
 
@@ -170,7 +195,8 @@ def test_one_is_refused(house: House) -> None:
     with a.begin("vm", "modify"):
         with pytest.raises(QueueFull):
             b.begin("vm", "query")
-        assert told.events == [Refused(vm="vm", job="query", depth=1)]
+        [refused] = told.events
+        assert refused == Refused(vm="vm", job="query", ticket=refused.ticket, depth=1)  # type: ignore[attr-defined]
         busy, nothing = house.client("c")
         assert busy.try_begin("vm", "query") is None
         assert nothing.events == []
@@ -472,4 +498,53 @@ def test_one_that_came_too_late_is_a_loss(house: House) -> None:
     store.at_keep_alive = lambda: bool(pause.wait(0.65))
     lost = told.until(Lost)
     assert lost.how == "session"
-    assert told.renewals == [] or told.renewals[0].late < 0.6
+    assert all(renewed.late < 0.6 for renewed in told.of(Renewed)[:1])
+
+
+# -- a store that does not answer -----------------------------------------------------------------
+
+
+def test_a_failed_renewal_is_told_and_only_the_first_is_grave(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, told, store = house.odd("a", ttl=3.0)
+
+    def fail() -> None:
+        if len(told.of(RenewalFailed)) < 3:
+            store.at_keep_alive = fail
+            raise BackendUnavailable("no route to host")
+
+    store.at_keep_alive = fail
+    renewed = told.until(Renewed)
+    failed = told.of(RenewalFailed)
+    assert [one.times for one in failed] == [1, 2, 3]
+    assert [one.grave for one in failed] == [True, False, False]
+    assert [one.error for one in failed] == ["no route to host"] * 3
+    assert 0 < failed[2].seconds < failed[0].seconds < 2.7
+    assert {one.session for one in failed} == {renewed.session, told.of(SessionOpened)[0].session}
+    assert {one.verb for one in told.of(StoreFailed)} == {"keep_alive"}
+    warnings = [one.getMessage() for one in caplog.records if "could not be" in one.getMessage()]
+    assert len(warnings) == 1
+    assert "no route to host" in warnings[0]
+
+
+def test_a_session_that_is_lost_and_the_next_are_told(house: House) -> None:
+    a, told, _ = house.odd("a", ttl=0.6)
+    first = told.until(SessionOpened)
+    house.kill(a)
+    lost = told.until(SessionLost)
+    assert (lost.session, lost.how) == (first.session, "session")
+    told.wait(lambda: len(told.of(SessionOpened)) == 2)
+    assert told.of(SessionOpened)[1].session != first.session
+
+
+def test_what_the_store_did_not_do_is_told(house: House) -> None:
+    a, told, store = house.odd("a")
+
+    def lost(_commit: Any) -> Reply:
+        raise BackendUnavailable("cut off", unanswered=True)
+
+    store.at_commit = lost
+    a.begin("vm", "modify").end()  # settled, and tried again
+    [failed] = told.of(StoreFailed)
+    assert failed == StoreFailed(verb="commit", error="cut off", unanswered=True)

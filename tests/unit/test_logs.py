@@ -12,21 +12,28 @@ import pytest
 from distjob import Client, clock
 from distjob.hooks import (
     Begun,
+    Blocker,
     Ended,
     Event,
     Evicted,
     GaveUp,
     Lost,
     Refused,
+    RenewalFailed,
     Renewed,
+    SessionLost,
+    SessionOpened,
+    StoreFailed,
     TimedOut,
     Waiting,
 )
 from distjob.hooks.logs import LogHook, warn
+from distjob.rules.jobs import Slot
 from distjob.rules.ticket import Owner
 from distjob.testing.memory import MemoryServer, MemoryStore
 
 OWNER = Owner("ctl\x1b[31m", "host", 7)
+BLOCKER = Blocker(slot=Slot.SYNC, job="modify", owner=OWNER, api="x", token=4)
 OF: Any = {"owner": OWNER, "ticket": "s\x1b.1", "seconds": 2.0}
 GRAVE: list[Event] = [
     Lost(vm="v\nm", job="modify", token=5, held=1.5, how="session", why="it was not renewed"),
@@ -35,19 +42,24 @@ GRAVE: list[Event] = [
     Evicted(vm="v\nm", job="modify", token=5, **OF, how="orphaned"),
     Evicted(vm="v\nm", job="modify", token=5, **OF, how="force"),
     Evicted(vm="v\nm", job="modify", token=0, **OF, how="ended"),
-    Renewed(late=2.0, ttl=10.0),
+    Renewed(session="s\x1b", late=2.0, ttl=10.0, seconds=7.0),
+    RenewalFailed(session="s\x1b", error="no\nroute", times=1, seconds=5.0),
 ]
 CHATTER: list[tuple[Event, int]] = [
-    (Waiting(vm="vm", job="modify", depth=3), logging.DEBUG),
+    (Waiting(vm="vm", job="modify", depth=3, blockers=(BLOCKER,)), logging.DEBUG),
     (Begun(vm="vm", job="modify", token=5, waited=0.1, queued=False), logging.DEBUG),
     (Begun(vm="vm", job="modify", token=5, waited=4.0, queued=True), logging.INFO),
-    (TimedOut(vm="vm", job="modify", waited=3.0, blockers=(OWNER,)), logging.INFO),
+    (TimedOut(vm="vm", job="modify", waited=3.0, blockers=(BLOCKER,)), logging.INFO),
     (TimedOut(vm="vm", job="modify", waited=3.0, blockers=()), logging.INFO),
     (GaveUp(vm="vm", job="modify", waited=3.0), logging.INFO),
     (Refused(vm="vm", job="modify", depth=3), logging.INFO),
     (Ended(vm="vm", job="modify", token=5, held=3.0), logging.DEBUG),
     (Lost(vm="vm", job="modify", token=5, held=3.0, how="closed", why="closed"), logging.INFO),
-    (Renewed(late=0.1, ttl=10.0), logging.DEBUG),
+    (Renewed(session="s", late=0.1, ttl=10.0, seconds=9.0), logging.DEBUG),
+    (RenewalFailed(session="s", error="no route", times=2, seconds=5.0), logging.INFO),
+    (SessionOpened(session="s", ttl=10.0, seconds=9.0), logging.INFO),
+    (SessionLost(session="s", how="session", why="late"), logging.INFO),
+    (StoreFailed(verb="commit", error="no route", unanswered=True), logging.DEBUG),
 ]
 
 
