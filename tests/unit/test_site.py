@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import distjob
-from distjob import aio
+from distjob import aio, hooks
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
@@ -87,6 +87,7 @@ def test_the_reference_tells_of_all_that_is_public(site: Path) -> None:
     told = {place for file in site.rglob("*.html") for place in Page(file).places}
     public = {f"distjob.{name}" for name in distjob.__all__ if name != "aio"}
     public |= {f"distjob.aio.{name}" for name in aio.__all__}
+    public |= {f"distjob.hooks.{n}" for n in hooks.__all__ if isinstance(getattr(hooks, n), type)}
     for client in (distjob.Client, aio.AsyncClient):
         home = "distjob.aio" if client is aio.AsyncClient else "distjob"
         public |= {f"{home}.{client.__name__}.{n}" for n in vars(client) if not n.startswith("_")}
