@@ -35,9 +35,9 @@ class Drawing:
     """An SVG of a fixed width: texts, boxes and arrows, on a ground of its own."""
 
     def __init__(self, height: int, title: str, about: str) -> None:
-        fonts = 'font-family="system-ui, sans-serif" font-size="14"'
+        fonts = 'role="img" font-family="system-ui, sans-serif" font-size="14"'
         self.parts = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" role="img" {fonts}>',
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" {fonts}>',
             f"<title>{escape(title)}</title>",
             f"<desc>{escape(about)}</desc>",
             f'<defs><marker id="a" viewBox="0 0 8 8" refX="7" refY="4" {ARROW}/></marker></defs>',
@@ -162,15 +162,13 @@ def session() -> Drawing:
     drawing.box(at(frozen), 42, ttl * (woken - frozen), 32, AMBER, "frozen")
     drawing.text(at(last), 34, "last renewal is sent", at="middle")
     gone = at(last + DEADLINE)
-    drawing.line(gone, 22, gone, 100, RED, dashed=True)
-    drawing.text(
-        gone - 4, 96, f"the holder's deadline: {DEADLINE:g} TTL after it was sent", RED, at="end"
-    )
+    drawing.line(gone, 22, gone, 116, RED, dashed=True)
+    drawing.text(gone - 6, 112, f"deadline: {DEADLINE:g} TTL after that", RED, at="end")
     end = at(last + 1) + 8
     drawing.line(end, 132, end, 250, RED, dashed=True)
     drawing.line(at(last) + 8, 172, end, 172, BLUE)
     drawing.text((at(last) + 8 + end) / 2, 190, "TTL, since it came", BLUE, at="middle")
-    drawing.text(end + 6, 190, "the session ends", RED)
+    drawing.text(end + 8, 206, "session ends", RED)
     drawing.box(end + 10, 222, 740 - end - 10, 32, GREEN, "holds")
     drawing.box(at(0), 222, end - at(0) - 6, 32, FAINT, "waits")
     drawing.text(740, 34, "wakes up", at="end")
@@ -186,38 +184,30 @@ def session() -> Drawing:
 
 def talks() -> Drawing:
     drawing = Drawing(
-        380,
+        390,
         "Who talks to whom",
         "Controllers commit to the store and renew their sessions there; the store wakes them. They"
         " change the resource, with their fence, past its guard. No two controllers talk.",
     )
-    drawing.box(20, 30, 190, 70, BLUE, "controller ctl-a", "holds modify on vm-42")
-    drawing.box(20, 150, 190, 70, BLUE, "controller ctl-b", "waits for ctl-a")
-    drawing.box(20, 270, 190, 70, FAINT, "people", "distjob ls, serve, Grafana")
-    drawing.box(
-        500,
-        80,
-        240,
-        100,
-        GREEN,
-        "store",
-        "one record for each busy VM",
-        "one session for each controller",
-    )
-    drawing.line(212, 55, 496, 100, arrow=True)
-    drawing.text(310, 50, "commit: begin, end")
-    drawing.line(212, 80, 496, 120, arrow=True)
-    drawing.text(280, 118, "renew: each TTL / 3")
-    drawing.line(498, 150, 216, 182, arrow=True)
-    drawing.text(296, 158, "wake up, with the record")
-    drawing.line(212, 295, 496, 176, arrow=True, dashed=True)
-    drawing.text(236, 252, "read")
-    drawing.box(500, 270, 100, 70, AMBER, "guard", "marks")
-    drawing.box(640, 270, 100, 70, FAINT, "resource", "disk, host")
-    drawing.line(602, 305, 636, 305, arrow=True)
-    drawing.line(212, 94, 508, 266, AMBER, arrow=True)
-    drawing.text(420, 208, "change, with its fence", AMBER)
-    drawing.text(500, 362, "refuses older fences", AMBER)
+    drawing.box(20, 30, 190, 70, BLUE, "controller ctl-b", "waits for ctl-a")
+    drawing.box(20, 150, 190, 70, BLUE, "controller ctl-a", "holds modify on vm-42")
+    record = ("one record for each busy VM", "one session for each controller")
+    drawing.box(500, 60, 240, 130, GREEN, "store", *record)
+    drawing.box(500, 290, 240, 60, FAINT, "people", "distjob ls, serve, Grafana")
+    drawing.box(20, 290, 120, 60, AMBER, "guard", "keeps marks")
+    drawing.box(250, 290, 120, 60, FAINT, "resource", "disk, host")
+    drawing.line(498, 80, 216, 60, arrow=True)
+    drawing.text(355, 58, "wakes, with the record", at="middle")
+    drawing.line(212, 165, 494, 130, arrow=True)
+    drawing.text(355, 132, "commits: begin, end", at="middle")
+    drawing.line(212, 195, 494, 165, arrow=True)
+    drawing.text(355, 204, "renews: each TTL / 3", at="middle")
+    drawing.line(620, 288, 620, 196, arrow=True, dashed=True)
+    drawing.text(630, 246, "read")
+    drawing.line(80, 222, 80, 284, AMBER, arrow=True)
+    drawing.text(90, 258, "changes, with its fence", AMBER)
+    drawing.line(142, 320, 244, 320, arrow=True)
+    drawing.text(20, 370, "refuses older fences", AMBER)
     return drawing
 
 

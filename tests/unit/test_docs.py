@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
+from xml.etree import ElementTree
 
 import click
 import pytest
@@ -269,3 +271,14 @@ def test_ci_runs_the_readmes_commands() -> None:
     told = subprocess.run(run, capture_output=True, text=True, check=True, timeout=60).stdout
     assert told.splitlines() == [DEMO, TESTS]
     assert os.access(run[0], os.X_OK)
+
+
+def test_the_drawings_are_as_the_code_says() -> None:
+    """Made anew by ``python docs/drawings.py``."""
+    drawings = runpy.run_path(str(ROOT / "docs" / "drawings.py"))["DRAWINGS"]
+    page = (ROOT / "docs" / "explanation" / "drawings.md").read_text()
+    for name, draw in drawings.items():
+        file = ROOT / "docs" / "images" / f"{name}.svg"
+        assert file.read_text() == str(draw())
+        ElementTree.fromstring(file.read_text())
+        assert f"](../images/{name}.svg)" in page
