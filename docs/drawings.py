@@ -1,7 +1,6 @@
 """Draws the three drawings of docs/explanation/drawings.md: python docs/drawings.py
 
-What they say of the rules is taken from the code, so that they can't fall behind it; a test draws
-them anew and compares.
+Which jobs a mask lets in is taken from the code; a test draws them anew and compares.
 """
 
 from __future__ import annotations
@@ -22,7 +21,8 @@ INK, FAINT, BLUE, GREEN, RED, AMBER = (
 )
 FILLS = {BLUE: "#e3eefb", GREEN: "#e2f3e8", RED: "#fbe6e4", AMBER: "#fdf1d8", FAINT: "#f1f4f7"}
 RENEWED, DEADLINE = 1 / 3, 0.9
-"""In TTLs: how often a session is renewed, when its holder takes it for lost."""
+"""In TTLs: how often a session is renewed, when its holder takes it for lost. As in
+distjob/protocol/parts.py."""
 
 
 ARROW = (

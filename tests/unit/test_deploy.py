@@ -49,16 +49,21 @@ def test_manifests_fit_together(tmp_path: Path) -> None:
     assert serve.make_context("serve", container["args"][1:])
 
 
-def test_the_unit_is_systemds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["distjob-serve", "controller"])
+def test_the_units_are_systemds(name: str, tmp_path: Path) -> None:
     analyze = shutil.which("systemd-analyze") or lacking("no systemd-analyze")
-    text = (SYSTEMD / "distjob-serve.service").read_text()
-    unit = tmp_path / "distjob-serve.service"
-    unit.write_text(text.replace("/usr/bin/distjob", "/bin/true"))
+    text = (SYSTEMD / f"{name}.service").read_text()
+    unit = tmp_path / f"{name}.service"
+    unit.write_text(re.sub(r"/usr/bin/\w+", "/bin/true", text))
     done = subprocess.run(
         [analyze, "verify", "--man=no", "--recursive-errors=no", str(unit)],
         check=False, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_unit_of_serve_says_what_the_command_takes() -> None:
+    text = (SYSTEMD / "distjob-serve.service").read_text()
     command = re.search(r"^ExecStart=/usr/bin/distjob serve (.*)$", text, re.MULTILINE)
     assert command
     assert serve.make_context("serve", command[1].split())

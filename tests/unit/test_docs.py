@@ -155,6 +155,9 @@ def test_yaml_blocks_load(block: Block, tmp_path: Path, monkeypatch: pytest.Monk
         text = text.replace(path, str(there))
     for name in re.findall(r"\$\{(\w+)\}", text):
         monkeypatch.setenv(name, "10")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    for name in re.findall(r"_file: \"\$\{CREDENTIALS_DIRECTORY\}/([\w-]+)\"", text):
+        (tmp_path / name).write_text("redis://localhost:6379/0\n")
     file = tmp_path / "distjob.yaml"
     file.write_text(text)
     assert load(file).section is not None
