@@ -1,11 +1,12 @@
 #!/bin/sh
 # Builds images of the servers from Debian's packages, for hosts that reach no image registry.
 #
-#   deploy/build-images.sh [redis|etcd|zookeeper|python ...]          default: the first three
+#   deploy/build-images.sh [redis|etcd|zookeeper|python|libvirt ...]  default: the first three
 #
 # Makes distjob-redis:debian, distjob-etcd:debian and distjob-zookeeper:debian; the compose files
 # here run them as they run the official ones, e.g. with DISTJOB_REDIS_IMAGE=distjob-redis:debian.
-# distjob-python:debian is what deploy/serve/Dockerfile may start from.
+# distjob-python:debian is what deploy/serve/Dockerfile may start from, and distjob-libvirt:debian, libvirt's
+# daemon and its Python, is what docs/examples/control-plane runs in.
 # Needs root, debootstrap and a Docker engine. An image that is there already is left alone; remove
 # it (`docker rmi`) to build anew. SUITE and MIRROR choose another Debian release or mirror.
 set -eu
@@ -16,7 +17,7 @@ here=$(dirname "$0")
 
 missing=""
 for kind in ${*:-redis etcd zookeeper}; do
-    case $kind in redis | etcd | zookeeper | python) ;; *) echo "what is $kind? redis, etcd, zookeeper or python" >&2; exit 2 ;; esac
+    case $kind in redis | etcd | zookeeper | python | libvirt) ;; *) echo "what is $kind? redis, etcd, zookeeper, python or libvirt" >&2; exit 2 ;; esac
     if docker image inspect "distjob-$kind:debian" >/dev/null 2>&1; then
         echo "distjob-$kind:debian is there already"
     else
@@ -80,6 +81,11 @@ build_zookeeper() {  # the package zookeeper itself wants a JRE with a desktop, 
 build_python() {
     install "$1" python3 python3-venv ca-certificates
     import python "$1" "$(dpkg_version "$1" python3)" --change 'CMD ["python3"]'
+}
+
+build_libvirt() {  # of its drivers the test driver is enough, which is a part of the library
+    install "$1" libvirt-daemon python3-libvirt python3-venv ca-certificates
+    import libvirt "$1" "$(dpkg_version "$1" libvirt-daemon)" --change 'CMD ["libvirtd", "--listen"]'
 }
 
 dpkg_version() { chroot "$1" dpkg-query -W -f '${Version}' "$2" | sed 's/^[0-9]*://; s/[-+~].*//'; }

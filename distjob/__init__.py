@@ -3,9 +3,10 @@
     rules/                      the rules, pure: begin with rules/record.py
     protocol/                   every operation as a generator of effects, sans IO
     drive/                      what may be asked; who runs the generators: in threads, on a loop
-    client.py lease.py          Client, and what begin returns
+    client.py lease.py leases.py  Client, and what begin returns, of one VM and of several
     sharded.py                  connect; a client over several stores
     aio/                        the same on asyncio
+    libvirt/                    libvirt's domains, whose calls take jobs
     store.py                    THE boundary: what a store must do
     backend/                    how a backend does it: waits, listens, fails
     hooks/                      what a client tells of its jobs, and two that listen
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from distjob import aio
     from distjob.client import Client
     from distjob.lease import AsyncJobLease, Lease
+    from distjob.leases import Leases
     from distjob.protocol.look import JobStatus, VMStatus
     from distjob.rules.fence import Fence
     from distjob.rules.jobs import AgentJob, AsyncJob, Job, OnOwnerLoss, Slot
@@ -58,7 +60,7 @@ if TYPE_CHECKING:
 
 _HOMES = (
     *("rules.jobs", "rules.ticket", "rules.fence"),
-    *("protocol.look", "lease", "client", "sharded"),
+    *("protocol.look", "lease", "leases", "client", "sharded"),
 )
 """Where the names below come from that are imported when they are first asked for."""
 
@@ -79,6 +81,7 @@ __all__ = [
     "JobTimeout",
     "Lease",
     "LeaseLost",
+    "Leases",
     "Left",
     "NotOwner",
     "OnOwnerLoss",

@@ -17,6 +17,7 @@ from distjob.drive.names import Seconds, check_vm
 from distjob.errors import BackendUnavailable, BadRequest, DistjobError
 from distjob.hooks import Hook
 from distjob.lease import AsyncJobLease, Lease
+from distjob.leases import BeginsMany
 from distjob.protocol.closing import close
 from distjob.protocol.hands import make_calls
 from distjob.protocol.heart import open_session
@@ -26,7 +27,7 @@ from distjob.rules.jobs import AgentJobLike, AsyncJobLike, JobLike, OnOwnerLoss,
 from distjob.store import Guarantees, Store
 
 
-class Client:
+class Client(BeginsMany):
     """A controller's access to the jobs of all VMs of a namespace: one session.
 
     Thread-safe. Made by `connect`, or directly for a store that is at hand. A context manager:
@@ -283,6 +284,9 @@ class Client:
         owner = self._me.owner
         state = "closed" if self._me.closing else "open"
         return f"<Client {owner.controller} ({owner.host}, pid {owner.pid}), {state}>"
+
+    def _of(self, vm: str) -> Client:  # noqa: ARG002  there is but this one
+        return self
 
     def _keep(self, name: str) -> None:
         """A thread in the background. It must never die silently: leases depend on it."""

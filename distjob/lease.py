@@ -17,7 +17,7 @@ from distjob.drive.names import Seconds, check_wait
 from distjob.errors import DistjobError
 from distjob.protocol import held as holding
 from distjob.protocol import owner as owning
-from distjob.protocol.begin import GRACE
+from distjob.protocol.change import GRACE
 from distjob.protocol.effects import Op
 from distjob.protocol.parts import HeldJob
 from distjob.protocol.state import ClientState

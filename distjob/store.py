@@ -107,6 +107,15 @@ class Missed(msgspec.Struct, frozen=True):
 Event = Woken | Ended | Missed
 
 
+class Void(msgspec.Struct, frozen=True):
+    """False: a session is given up, though it may have lived; ``why``, for whoever relied on it."""
+
+    why: str
+
+    def __bool__(self) -> Literal[False]:
+        return False
+
+
 class Guarantees(msgspec.Struct, frozen=True, kw_only=True):
     """What a store promises, and what not, as data: the contract suite tests it, docs print it."""
 
@@ -156,8 +165,11 @@ class Store(Protocol):
         the moment this returns are received. ``owner`` is for people who look into the store.
         """
 
-    def keep_alive(self, session: str) -> bool:
-        """Renew ``session`` for its full TTL; False if it has ended. Never revives one."""
+    def keep_alive(self, session: str) -> bool | Void:
+        """Renew ``session`` for its full TTL; False if it has ended. Never revives one.
+
+        `Void`, which is false, too: it is not to be relied upon any more, and was ended.
+        """
 
     def close_session(self, session: str) -> None:
         """End ``session`` now; no error if it has ended already."""
@@ -224,7 +236,7 @@ class AsyncStore(Protocol):
 
     async def open_session(self, ttl: float, owner: str) -> str: ...
 
-    async def keep_alive(self, session: str) -> bool: ...
+    async def keep_alive(self, session: str) -> bool | Void: ...
 
     async def close_session(self, session: str) -> None: ...
 

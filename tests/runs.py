@@ -72,8 +72,8 @@ class Bench:
         process = subprocess.Popen(
             [*through, *own, *command],
             stdin=subprocess.DEVNULL if stdin is None else stdin,
-            stdout=subprocess.PIPE if stdin is None else stdin,
-            stderr=subprocess.PIPE if stdin is None else stdin,
+            stdout=subprocess.PIPE if stdin in (None, subprocess.PIPE) else stdin,
+            stderr=subprocess.PIPE if stdin in (None, subprocess.PIPE) else stdin,
             text=True,
             process_group=None if through else 0,
         )

@@ -28,7 +28,7 @@ FORKS = "forks"
 ORDER = (  # the longest first
     *("zookeeper_server", LAST, "etcd_server", "zookeeper_server+asyncio", "redis_server"),
     *("redis_server+asyncio", "zookeeper_cluster", "redis_cluster", "redis_sentinel"),
-    *("etcd_cluster", "worlds", "house", "browser", FORKS),
+    *("etcd_cluster", "worlds", "house", "browser", "libvirt", FORKS),
 )
 FOLDERS = ("fault", "sim", "unit", "contract")
 """What uses no server is dealt in the end, test by test, the long ones of these first."""

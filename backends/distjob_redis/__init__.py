@@ -1,24 +1,24 @@
 """distjob on Redis or Valkey, 6.2 or later: ``pip install distjob-vm[redis]``.
 
-One server, a primary behind sentinels, or a cluster.
+One server, a primary behind sentinels, or a cluster. Begin with source.py.
 
-    settings.py    the keys of the ``redis`` section, and the recipe; url.py: ``redis.url``
-    guarantees.py  what each of the three promises, as data
-    source.py      the verbs: `distjob.backend.source.Source`; begin here
-    layout.py      the keys, and how values, sessions and wake-ups are written; pure
-    commit.lua     the script of a commit: compare, set, wake; settle.lua: that of a settling
-    feed.py        what the servers tell: wake-ups, and another primary
-    connecting.py  what is checked and agreed on at connect, and a rehearsal
-    faults.py      what redis-py's errors mean
-    doctor.py      what an operator should know of the servers
-    client/        a client that does not lie, for one server, sentinels, a cluster
+    settings.py url.py  the keys of the ``redis`` section, and the recipe; ``redis.url``
+    guarantees.py       what each of the three promises, as data
+    source.py           the verbs: `distjob.backend.source.Source`
+    layout.py           the keys, and how values, sessions and wake-ups are written; pure
+    commit.lua          the script of a commit: compare, set, wake; settle.lua: of a settling
+    feed.py             what the servers tell: wake-ups
+    connecting.py       what is checked and agreed on at connect, and a rehearsal
+    watch.py            clocks that were set, policies that evict, ways that others read
+    faults.py           what redis-py's errors mean
+    doctor.py           what an operator should know of the servers
+    client/             a client that does not lie, for one server, sentinels, a cluster
 
 A source is one server, or one slot of a cluster, with a session of its own: shards fail alone.
-Held as long as the servers keep their word: a Redis that is restarted without append-only file, or
-a replica that takes over, may have forgotten writes that were acknowledged, and with them who
-holds what. Versions (tokens) go on rising even then, so that a guard at the resource still
-decides; across a fail-over, as long as the new primary's clock is not behind the old one's by
-longer than that took.
+Held as long as the servers keep their word: one that crashes without having its writes on disk, or
+a replica that takes over, may have forgotten who holds what. Versions (tokens) go on rising even
+then, so that a guard at the resource still decides; across a fail-over, as long as the new
+primary's clock is not behind the old one's by longer than that took.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _check(settings: RedisSettings, ttl: float) -> None:
 def _examine(store: Any) -> Iterable[Finding]:
     from distjob_redis.doctor import examine
 
-    return examine(store.verbs.source.place)
+    return examine(store.verbs.source.place, store.verbs.source.ttl)
 
 
 backend = Backend(

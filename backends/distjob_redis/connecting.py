@@ -18,7 +18,7 @@ from distjob.backend.source import Fault
 from distjob.backend.world import World
 from distjob.errors import ConfigError
 from distjob.store import ABSENT
-from distjob_redis.client.cluster import Cluster, Slot
+from distjob_redis.client.cluster import Slot
 from distjob_redis.client.making import Maker
 from distjob_redis.client.sentinel import Primary
 from distjob_redis.client.server import Command, Place, all_of
@@ -27,6 +27,7 @@ from distjob_redis.guarantees import PROMISES
 from distjob_redis.layout import COMMIT, FORMAT, SETTLE, Layout, session_value
 from distjob_redis.settings import RedisSettings
 from distjob_redis.source import RedisSource
+from distjob_redis.watch import NO_EVICTION, evicting, exposed, secret_of
 
 log = logging.getLogger("distjob.redis")
 
@@ -42,11 +43,18 @@ async def connected(
     """The source of servers that can be used. Raises `ConfigError`, `Fault`; then all is closed."""
     shards = settings.cluster.shards if settings.cluster else 1
     layout = Layout(namespace, shard if shards > 1 else None)
-    place = place_of(settings, world, layout.prefix)
+    maker = Maker(settings, world)
+    place: Place
+    if settings.sentinel is not None:
+        place = Primary(maker, settings.sentinel)
+    elif settings.cluster is not None:
+        place = Slot(maker, settings.cluster, layout.prefix)
+    else:
+        place = maker.single()
     try:
         facts = await _facts(place)
         await _agree(place, layout, shards, facts)
-        durable = all(bool(one.get("aof_enabled")) for one in facts)
+        durable = all(one.get("appendfsync") == "always" and one["aof_enabled"] for one in facts)
         promised = msgspec.structs.replace(PROMISES[place.kind], durable=durable)
         source = RedisSource(place, layout, promised, world, ttl)
         await _rehearse(place, layout, source.name)
@@ -56,23 +64,17 @@ async def connected(
     return source
 
 
-def place_of(settings: RedisSettings, world: World, prefix: bytes) -> Place:
-    """What the settings name, for keys that begin with ``prefix``. Raises `ConfigError`."""
-    maker = Maker(settings, world)
-    if settings.sentinel is not None:
-        return Primary(maker, settings.sentinel)
-    if settings.cluster is not None:
-        return Slot(Cluster(maker, settings.cluster), prefix)
-    return maker.single()
-
-
 async def _facts(place: Place) -> list[Mapping[str, Any]]:
-    """INFO of every server, checked. Of a cluster, a part may be down."""
+    """What every server says of itself, checked. Of a cluster, a part may be down."""
     found: list[Mapping[str, Any]] = []
     failure: Fault | None = None
-    for server in await place.servers():
+    servers = await place.servers()
+    for server in (*servers, *place.sentinels) if isinstance(place, Primary) else servers:
+        if secret_of(server.client) and (way := exposed(server.client)):
+            log.warning("Redis at %s %s: %s", server.name, *way)
+    for server in servers:
         try:
-            facts = await server.info()
+            facts = await server.facts("append*")
             check(facts, server.name, cluster=place.kind == "cluster")
             found.append(facts)
         except Fault as fault:
@@ -87,38 +89,31 @@ async def _facts(place: Place) -> list[Mapping[str, Any]]:
 async def _agree(place: Place, layout: Layout, shards: int, facts: list[Mapping[str, Any]]) -> None:
     """Set how sessions are woken. Raises `ConfigError` if others keep the namespace otherwise."""
     sharded = all(numbers(str(one["redis_version"])) >= SHARDED_WAKES for one in facts)
-    ours, where = b"%d" % FORMAT, place
+    ours = b"%d" % FORMAT
     if isinstance(place, Slot):
-        wake = b"SPUBLISH" if sharded else b"PUBLISH"
-        ours += b" shards=%d wake=%s" % (shards, wake)
-        where = Slot(place.cluster, layout.format)  # of all shards: it is in a slot of its own
+        ours += b" shards=%d wake=%s" % (shards, b"SPUBLISH" if sharded else b"PUBLISH")
+        place = place.beside(layout.format)  # of all shards: it is in a slot of its own
     asked = [("SET", layout.format, ours, "NX"), ("GET", layout.format)]
-    _, found = all_of(await where.ask_each(asked, change=True))
-    if found != ours:
-        _check_layout(f"Redis at {place.name}", found or b"?", ours, sharded=sharded)
-    if found.endswith(b"wake=SPUBLISH"):
-        layout.publish = ("SPUBLISH",)
-
-
-def _check_layout(where: str, found: bytes, ours: bytes, *, sharded: bool) -> None:
-    """Whether a namespace that another has set up otherwise can be used. Raises `ConfigError`."""
+    found = all_of(await place.exchange(asked, change=True))[1] or b"?"
     mine, theirs = _LAYOUT.fullmatch(ours), _LAYOUT.fullmatch(found)
+    layout.publish = ("SPUBLISH",) if found.endswith(b"wake=SPUBLISH") else ()
+    if found == ours:
+        return
     if mine is None or theirs is None or mine[1] != theirs[1]:
-        msg = (
-            f"{where}: this namespace is kept in format {found.decode(errors='replace')}, this "
-            f"distjob reads format {ours.decode()}: run the same version with the same settings on "
-            "every controller"
+        wrong = (
+            f"is kept in format {found.decode(errors='replace')}, this distjob reads format "
+            f"{ours.decode()}: run the same version with the same settings on every controller"
         )
-        raise ConfigError(msg)
-    if mine[2] != theirs[2]:
-        msg = (
-            f"{where}: this namespace has {theirs[2].decode()} shards, redis.cluster.shards is "
-            f"{mine[2].decode()} here: set the same on every controller"
+    elif mine[2] != theirs[2]:
+        wrong = (
+            f"has {theirs[2].decode()} shards, redis.cluster.shards is {mine[2].decode()} here: "
+            "set the same on every controller"
         )
-        raise ConfigError(msg)
-    if theirs[3] == b"SPUBLISH" and not sharded:
-        msg = f"{where}: this namespace needs version {SHARDED_WAKES[0]} on every node"
-        raise ConfigError(msg)
+    elif layout.publish and not sharded:
+        wrong = f"needs version {SHARDED_WAKES[0]} on every node"
+    else:
+        return
+    raise ConfigError(f"Redis at {place.name}: this namespace {wrong}")
 
 
 async def _rehearse(place: Place, layout: Layout, name: str) -> None:
@@ -147,7 +142,9 @@ async def _rehearse(place: Place, layout: Layout, name: str) -> None:
         ("EVALSHA", SETTLE.digest, 1, key, 2),
         ("DEL", key),
     ]
-    replies = await place.ask_each(commands, change=True)
+    if place.kind == "cluster":
+        commands.append(("ASKING",))
+    replies = await place.exchange(commands, change=True)
     for command, reply in zip(commands, replies, strict=True):
         if isinstance(reply, RedisFault):
             text = f"{reply.text} (in rehearsing {command[0]})"
@@ -158,29 +155,23 @@ def check(facts: Mapping[str, Any], name: str, *, cluster: bool = False) -> None
     """Refuse a server (its INFO) that can't keep the store's word. Raises `ConfigError`."""
     where = f"Redis at {name}"
     version = str(facts.get("redis_version", "0"))
+    primary = f"{facts.get('master_host')}:{facts.get('master_port')}"
+    replica = facts.get("role") != "master"
+    if cluster and replica:  # as it just said that it is none: somebody moves the cluster about
+        raise RedisFault(f"{where} is a replica of {primary} by now")
+    wrong = ""
     if numbers(version) < OLDEST:
-        msg = f"{where} is version {version}: {OLDEST[0]}.{OLDEST[1]} or later is needed"
-        raise ConfigError(msg)
-    if facts.get("redis_mode") == "sentinel":
-        msg = f"{where} is a sentinel: name it in redis.sentinel.hosts"
-        raise ConfigError(msg)
-    if facts.get("role") != "master":
-        primary = f"{facts.get('master_host')}:{facts.get('master_port')}"
-        if cluster:  # as it just said that it is none: somebody moves the cluster about
-            raise RedisFault(f"{where} is a replica of {primary} by now")
-        msg = f"{where} is a replica of {primary}: point redis.url at the primary"
-        raise ConfigError(msg)
-    if facts.get("cluster_enabled") and not cluster:
-        msg = f"{where} is a node of a Redis Cluster: name it in redis.cluster.hosts"
-        raise ConfigError(msg)
-    policy = facts.get("maxmemory_policy")
-    # Every volatile-* policy too: session keys are just those that carry a TTL.
-    if facts.get("maxmemory") and policy != "noeviction":
-        msg = (
-            f"{where} has maxmemory-policy {policy}, which throws away sessions and jobs when "
-            "memory is short: set maxmemory-policy noeviction, or use another server"
-        )
-        raise ConfigError(msg)
+        wrong = f"is version {version}: {OLDEST[0]}.{OLDEST[1]} or later is needed"
+    elif facts.get("redis_mode") == "sentinel":
+        wrong = "is a sentinel: name it in redis.sentinel.hosts"
+    elif replica:
+        wrong = f"is a replica of {primary}: point redis.url at the primary"
+    elif facts.get("cluster_enabled") and not cluster:
+        wrong = "is a node of a Redis Cluster: name it in redis.cluster.hosts"
+    elif policy := evicting(facts):
+        wrong = f"{policy}: {NO_EVICTION}"
+    if wrong:
+        raise ConfigError(f"{where} {wrong}")
     if not facts.get("aof_enabled"):
         log.warning(
             "%s has no append-only file: jobs that are held when it restarts are forgotten; "

@@ -1,4 +1,4 @@
-"""What the store promises by topology, if all servers have an append-only file.
+"""What the store promises by topology, if all servers have each write on disk before they answer.
 
 A fail-over, of sentinels or of a cluster, may lose the writes that the old primary acknowledged
 last: replicas follow a moment later. Imports no redis-py: docs print this where it is missing.
@@ -15,9 +15,7 @@ _ALL: dict[str, Any] = {
     "reach": "network",
     "wakes": "push",
     "ends": "timed",
-    # A restart replays what was acknowledged, unless the whole host goes down: then the last
-    # second is lost, except with `appendfsync always`. INFO does not tell that.
-    "durable": True,
+    "durable": True,  # with `appendfsync always`; else a crash can lose seconds
     "versions_survive_loss": True,
 }
 PROMISES: Mapping[str, Guarantees] = {

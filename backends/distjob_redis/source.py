@@ -6,7 +6,9 @@ primary. What is sent, and how answers are read, is in `distjob_redis.layout`.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import logging
 import math
 import secrets
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -16,20 +18,14 @@ from distjob.backend.settling import Numbers
 from distjob.backend.source import Feed
 from distjob.backend.world import World
 from distjob.errors import RecordError
-from distjob.store import Guarantees, Reply, Settled, Versioned
-from distjob_redis.client.server import Place, all_of
+from distjob.store import Guarantees, Reply, Settled, Versioned, Void
+from distjob_redis.client.server import Command, Place, all_of, facts_of
 from distjob_redis.faults import RedisFault, Why
-from distjob_redis.feed import RedisFeed, SentinelFeed
-from distjob_redis.layout import (
-    COMMIT,
-    SETTLE,
-    Layout,
-    Post,
-    replied,
-    session_value,
-    versioned,
-)
+from distjob_redis.feed import Channel, Ear
+from distjob_redis.layout import COMMIT, SETTLE, Layout, Post, replied, session_value, versioned
+from distjob_redis.watch import NO_EVICTION, STEP, Watch, evicting
 
+log = logging.getLogger("distjob.redis")
 _NO_KEY, _NO_TTL = -2, -1
 _PAGE = 1000
 """Keys looked at, at a time."""
@@ -50,27 +46,48 @@ class RedisSource:
         self._layout = layout
         self._world = world
         self._sessions = itertools.count(1)
-        self._ttl = ttl
+        self.ttl = ttl
         self._ttls: dict[str, float] = {}
         self._numbers = Numbers()
-        self._feed: RedisFeed | None = None
-        self._watchers = [SentinelFeed(server, place, world) for server in place.watchers()]
+        self._watch = Watch()
+        self._feed: Channel | None = None
+        self._others = place.feeds(world)
 
     async def open(self, ttl: float, owner: str) -> str:
         session = f"{self.name}.{next(self._sessions)}"
         key, value = self._layout.session(session), session_value(self._secret, owner)
-        await self.place.ask("SET", key, value, "PX", milliseconds(ttl), change=True)
+        await self._looking(("SET", key, value, "PX", milliseconds(ttl)), ttl)
         self._ttls[session] = ttl
         return session
 
-    async def renew(self, session: str) -> bool:
+    async def renew(self, session: str) -> bool | Void:
+        """Given up, and ended, if the server's clock was set: TTLs follow it."""
         await self.place.confirm()
-        px = milliseconds(self._ttls.get(session, self._ttl))
-        key = self._layout.session(session)
-        if await self.place.ask("PEXPIRE", key, px, change=True):
-            return True
-        self._forget(session)
-        return False
+        ttl = self._ttls.get(session, self.ttl)
+        alive, stepped = await self._looking(
+            ("PEXPIRE", self._layout.session(session), milliseconds(ttl)), ttl
+        )
+        if stepped:
+            log.error("%s: the session is given up, and all jobs that it holds", stepped)
+            with contextlib.suppress(RedisFault):  # else its time runs out
+                await self.end(session)
+        if stepped or not alive:
+            self._forget(session)
+        return Void(stepped) if stepped else bool(alive)
+
+    async def _looking(self, command: Command, ttl: float) -> tuple[Any, str]:
+        """The reply to ``command``; and of a step of the server's clock, if it has made one.
+
+        In one round trip. Raises `RedisFault` if the server evicts by now.
+        """
+        asked = (("TIME",), ("INFO", "memory"), command)
+        sent = self._world.monotonic()
+        time, memory, reply = all_of(await self.place.exchange(asked, change=True))
+        if policy := evicting(facts_of(memory)):
+            raise RedisFault(f"Redis at {self.place.name} {policy}", NO_EVICTION)
+        by = self._watch.step(time, sent, self._world.monotonic())
+        text = f"the clock of Redis at {self.place.name} was set by {by:+.1f} s"
+        return reply, text if abs(by) > ttl / STEP else ""
 
     async def end(self, session: str) -> None:
         await self.place.ask("DEL", self._layout.session(session), change=True)
@@ -108,7 +125,7 @@ class RedisSource:
 
     async def remaining(self, sessions: Collection[str]) -> Mapping[str, float]:
         asked = [("PTTL", self._layout.session(session)) for session in sessions]
-        left = all_of(await self.place.ask_each(asked))
+        left = all_of(await self.place.exchange(asked))
         return dict(zip(sessions, map(_seconds_left, left), strict=True))
 
     async def scan(self) -> AsyncIterator[tuple[str, Versioned]]:
@@ -129,12 +146,12 @@ class RedisSource:
 
     async def feeds(self) -> Collection[Feed]:
         server = await self.place.server()
-        if self._feed is None or self._feed.server is not server:
-            post = Post(self._layout, self.name, self._secret)
-            command = "SSUBSCRIBE" if self._layout.publish else "SUBSCRIBE"
-            channel = self._layout.session(self.name)
-            self._feed = RedisFeed(server, self.place, self._world, post, command, channel)
-        return (*self._watchers, self._feed)
+        if self._feed is None or self._feed.ear.server is not server:
+            ear = Ear(server, self.place, Post(self._layout, self.name, self._secret))
+            subscribe = "SSUBSCRIBE" if self._layout.publish else "SUBSCRIBE"
+            command = (subscribe, self._layout.session(self.name))
+            self._feed = server.channel(ear, self._world, command)
+        return (*self._others, self._feed)
 
     async def let_go(self) -> None:
         await self.place.close()
@@ -142,7 +159,7 @@ class RedisSource:
     async def _values(self, keys: Sequence[bytes]) -> list[tuple[str, Versioned]]:
         """What stands in ``keys``, all of VMs; nothing of those that have just been removed."""
         found: list[tuple[str, Versioned]] = []
-        replies = await self.place.ask_each([("GET", key) for key in keys]) if keys else []
+        replies = await self.place.exchange([("GET", key) for key in keys]) if keys else []
         for key, held in zip(keys, replies, strict=True):
             vm = self._layout.vm_of(key, errors="replace")
             if isinstance(held, RedisFault):

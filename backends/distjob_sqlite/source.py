@@ -6,9 +6,10 @@ Decides what each verb does to the rows. How the file is opened, locked and foun
 - *Version*: the last one + 1, or the wall clock in microseconds if that is more, kept in a row and
   raised in the same transaction; so it goes on rising when the file is lost, as long as the wall
   clock is not set back by more than has passed since.
-- *Session*: a row with a deadline on the clock that counts from boot. A row from another boot has
-  ended, whatever its deadline says. Ended rows, with their mail, are deleted by the next opening
-  or renewal of anyone; ids are random, so that ended is for ever all the same.
+- *Session*: a row with a deadline on the clock that counts from boot. What rows of another clock
+  mean, of before a reboot or of a container that has its own, `elsewhere` says. Ended rows, with
+  their mail, are deleted by the next opening or renewal of anyone; ids are random, so that ended
+  is for ever all the same.
 - *Wake-up*: a row for (session, VM) that a later wake-up overwrites, so that a client which does
   not look grows no heap.
 - *Settling*: a commit ends where it was begun, in this process. One that still waits for its turn
@@ -18,6 +19,7 @@ Decides what each verb does to the rows. How the file is opened, locked and foun
 from __future__ import annotations
 
 import secrets
+import sqlite3
 from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any
 
@@ -28,6 +30,7 @@ from distjob.backend.world import World
 from distjob.errors import ConfigError
 from distjob.store import ABSENT, Committed, Gone, Reply, Settled, Stale, Versioned
 from distjob_sqlite.database import Database
+from distjob_sqlite.elsewhere import Elsewhere, clock_name
 from distjob_sqlite.faults import broken
 from distjob_sqlite.feed import SqliteFeed, text
 from distjob_sqlite.guarantees import FILE
@@ -38,7 +41,7 @@ _VALUES, _SESSIONS = "values", "sessions"
 """Lanes: a crowd's commits must not hold up a renewal."""
 _PAGE = 200
 
-_PURGE = "DELETE FROM session WHERE boot <> ? OR deadline <= ?"
+_PURGE = "DELETE FROM session WHERE boot = ? AND deadline <= ?"
 _STATE = """
     SELECT EXISTS (SELECT 1 FROM session WHERE id = ? AND boot = ? AND deadline > ?),
            meta.version,
@@ -47,7 +50,7 @@ _STATE = """
     FROM meta LEFT JOIN record ON record.namespace = ? AND record.vm = ?"""
 _WAKE = """
     INSERT OR REPLACE INTO mail (session, vm, version)
-    SELECT id, ?, ? FROM session WHERE id = ? AND boot = ? AND deadline > ?"""
+    SELECT id, ?, ? FROM session WHERE id = ? AND (boot <> ? OR deadline > ?)"""
 _WRITE = """
     INSERT INTO record (namespace, vm, version, value) VALUES (?, ?, ?, ?)
     ON CONFLICT (namespace, vm) DO UPDATE SET version = excluded.version, value = excluded.value"""
@@ -58,7 +61,7 @@ async def connect(
 ) -> SqliteSource:
     """Open the file. ``ttl`` bounds the wait for other writers. See `distjob.store.Backend`."""
     try:
-        boot = clock.boot_id()
+        ours = clock_name()
     except OSError as error:
         msg = "the SQLite backend needs Linux: it can't tell when this host was booted"
         raise ConfigError(msg) from error
@@ -80,7 +83,7 @@ async def connect(
         await world.aside(close, lane=_VALUES)
         raise
     verbs, mail = opened
-    return SqliteSource(verbs, SqliteFeed(mail, namespace, world), namespace, world, boot)
+    return SqliteSource(verbs, SqliteFeed(mail, namespace, world), namespace, world, ours)
 
 
 class SqliteSource:
@@ -89,13 +92,14 @@ class SqliteSource:
     guarantees = FILE
 
     def __init__(
-        self, database: Database, feed: SqliteFeed, namespace: str, world: World, boot: str
+        self, database: Database, feed: SqliteFeed, namespace: str, world: World, ours: str
     ) -> None:
         self.database = database
         self._feed = feed
         self._namespace = namespace
         self._world = world
-        self._boot = boot
+        self._ours = ours
+        self._elsewhere = Elsewhere(ours)
         self._settling = Settling()
 
     # -- sessions --------------------------------------------------------------------------------
@@ -106,11 +110,11 @@ class SqliteSource:
         def insert() -> None:
             with self.database.transaction() as sql:
                 now = clock.monotonic()
-                sql.execute(_PURGE, (self._boot, now))
+                self._purge(sql, now)
                 sql.execute(
                     "INSERT INTO session (id, namespace, owner, boot, ttl, deadline)"
                     " VALUES (?, ?, ?, ?, ?, ?)",
-                    (session, self._namespace, owner, self._boot, ttl, now + ttl),
+                    (session, self._namespace, owner, self._ours, ttl, now + ttl),
                 )
 
         await self._world.aside(insert, lane=_SESSIONS)
@@ -122,9 +126,10 @@ class SqliteSource:
         def update() -> bool:
             with self.database.transaction() as sql:
                 now = clock.monotonic()
-                sql.execute(_PURGE, (self._boot, now))
+                self._purge(sql, now)
                 renewed = sql.execute(
-                    "UPDATE session SET deadline = ? + ttl WHERE id = ?", (now, session)
+                    "UPDATE session SET deadline = ? + ttl WHERE id = ? AND boot = ?",
+                    (now, session, self._ours),
                 ).rowcount
                 sql.execute(
                     "DELETE FROM mail WHERE session = ? AND version <= ?",
@@ -153,13 +158,29 @@ class SqliteSource:
     async def remaining(self, sessions: Collection[str]) -> Mapping[str, float]:
         def ask(session: str) -> float:
             rows = self.database.query(
-                "SELECT deadline FROM session WHERE id = ? AND boot = ?", (session, self._boot)
+                "SELECT boot, ttl, deadline FROM session WHERE id = ?", (session,)
             )
-            return max(0.0, rows[0][0] - clock.monotonic()) if rows else 0.0
+            if not rows:
+                return 0.0
+            named: str
+            ttl: float
+            deadline: float
+            named, ttl, deadline = rows[0]
+            if named == self._ours:
+                return max(0.0, deadline - clock.monotonic())
+            if left := self._elsewhere.remaining(session, ttl, deadline):
+                return left
+            with self.database.transaction() as sql:  # so that it is never renewed any more
+                self._elsewhere.purge(sql)
+            return ask(session)
 
         return await self._world.aside(
             lambda: {session: ask(session) for session in sessions}, lane=_SESSIONS
         )
+
+    def _purge(self, sql: sqlite3.Connection, now: float) -> None:
+        sql.execute(_PURGE, (self._ours, now))
+        self._elsewhere.purge(sql)
 
     def _forget(self, session: str) -> None:
         self._feed.deafen(session)
@@ -197,7 +218,7 @@ class SqliteSource:
         with self.database.transaction() as sql:
             now = clock.monotonic()  # only here: the transaction may have waited for its turn
             row = sql.execute(
-                _STATE, (author, self._boot, now, expected, self._namespace, name)
+                _STATE, (author, self._ours, now, expected, self._namespace, name)
             ).fetchone()
             if row is None:
                 raise broken(self.database.path, "the table meta is empty")
@@ -213,7 +234,7 @@ class SqliteSource:
             gone = frozenset(
                 session
                 for session in wake
-                if not sql.execute(_WAKE, (name, version, session, self._boot, now)).rowcount
+                if not sql.execute(_WAKE, (name, version, session, self._ours, now)).rowcount
             )
             if gone:
                 sql.execute("ROLLBACK")

@@ -4,7 +4,7 @@
         async with jobs.begin("vm-42", Job.MODIFY) as lease:
             await attach_disk("vm-42", fence=lease.fence)
 
-    client.py lease.py   `AsyncClient`; its leases
+    client.py lease.py leases.py  `AsyncClient`; its leases, of one and of several VMs
     opening.py           what begin and connect return: to be awaited, or entered
     sharded.py           `connect`, and a client over several shards
 
@@ -14,7 +14,8 @@ cancelled end still ends: in the background, if need be. Nothing here decides an
 
 from distjob.aio.client import AsyncClient
 from distjob.aio.lease import AsyncJobLease, Lease
+from distjob.aio.leases import Leases
 from distjob.aio.opening import Opening
 from distjob.aio.sharded import connect
 
-__all__ = ["AsyncClient", "AsyncJobLease", "Lease", "Opening", "connect"]
+__all__ = ["AsyncClient", "AsyncJobLease", "Lease", "Leases", "Opening", "connect"]

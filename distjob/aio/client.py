@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from distjob import client as blocking
 from distjob.aio.lease import AsyncJobLease, Lease
+from distjob.aio.leases import BeginsMany
 from distjob.aio.opening import like, opens
 from distjob.drive import arguments
 from distjob.drive.blocking import BACKGROUND, log
@@ -29,7 +30,7 @@ from distjob.rules.jobs import AgentJobLike, AsyncJobLike, JobLike, OnOwnerLoss,
 from distjob.store import AsyncStore, Guarantees
 
 
-class AsyncClient:
+class AsyncClient(BeginsMany):
     """A controller's access to the jobs of all VMs of a namespace: one session.
 
     For the tasks of one event loop; from elsewhere it refuses to work. Made by `connect`, or for a
@@ -206,6 +207,9 @@ class AsyncClient:
             await self._runner.run(make_calls(self._me))
             self._me.over = True
             await self._store.close()
+
+    async def _of(self, vm: str) -> AsyncClient:  # noqa: ARG002  there is but this one
+        return self
 
     async def _keep(self, name: str) -> None:
         """A task in the background. It must never die silently: leases depend on it."""

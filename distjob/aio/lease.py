@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Self
+from typing import Generic, Protocol, Self, TypeVar
 
 from distjob import lease as blocking
 from distjob.aio.opening import like, opens
@@ -16,7 +17,7 @@ from distjob.errors import DistjobError, LeaseLost
 from distjob.lease import LeaseFacts, LongFacts
 from distjob.protocol import held as holding
 from distjob.protocol import owner as owning
-from distjob.protocol.begin import GRACE
+from distjob.protocol.change import GRACE
 from distjob.protocol.parts import HeldJob
 from distjob.rules.jobs import JobLike
 from distjob.rules.ticket import AbortRequest
@@ -51,7 +52,7 @@ class Lease(LeaseFacts):
         await, and the block turns that into LeaseLost. A cancellation by anybody else stays one.
         Raises LeaseLost at once if the job is lost already, NotOwner (it was ended).
         """
-        return _CancelIfLost(self)
+        return CancelIfLost(self, f"the lease of {self.job}")
 
     @like(blocking.Lease.__enter__)
     async def __aenter__(self) -> Self:
@@ -76,13 +77,27 @@ class Lease(LeaseFacts):
             error.add_note(f"and then ending the job failed: {also}")
 
 
-class _CancelIfLost:
-    def __init__(self, lease: Lease) -> None:
+class Losable(Protocol):
+    """What can be lost."""
+
+    def check(self) -> None: ...
+
+    def on_lost(self, callback: Callable[[], None]) -> None: ...
+
+
+L = TypeVar("L", bound=Losable)
+
+
+class CancelIfLost(Generic[L]):
+    """A block whose task is cancelled if ``lease`` is lost; ``what`` it is, for the reason."""
+
+    def __init__(self, lease: L, what: str) -> None:
         self._lease = lease
+        self._what = what
         self._inside = False
         self._cancelled = False
 
-    async def __aenter__(self) -> Lease:
+    async def __aenter__(self) -> L:
         task = asyncio.current_task()
         if task is None:
             raise AssertionError("a coroutine is run by a task")
@@ -96,7 +111,7 @@ class _CancelIfLost:
     def _cancel(self) -> None:
         if self._inside and not self._cancelled:
             self._cancelled = True
-            self._task.cancel(f"the lease of {self._lease.job} is lost")
+            self._task.cancel(f"{self._what} is lost")
 
     async def __aexit__(
         self,

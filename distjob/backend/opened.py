@@ -1,21 +1,31 @@
 """A source, opened: the `distjob.store.AsyncStore` of it, and the blocking `Store`.
 
-Puts together what the rest of this package decides: whether it may be used (`life`), what a fault
-is to a caller (`faults`), what has come (`inbox`) and how it comes (`listening`).
+Puts together what the rest of this package decides: whether it may be used (`life`), what has come
+(`inbox`) and how it comes (`listening`). Here is decided what a fault is to a caller.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from typing import Any, TypeVar
 
-from distjob.backend.faults import told, told_connecting
 from distjob.backend.inbox import Inbox
 from distjob.backend.life import Life
 from distjob.backend.listening import Listening
-from distjob.backend.source import Source
+from distjob.backend.source import Fault, Source
 from distjob.backend.world import World, now
-from distjob.store import AsyncStore, Event, Guarantees, Reply, Versioned
+from distjob.errors import BackendUnavailable, ConfigError
+from distjob.store import AsyncStore, Event, Guarantees, Reply, Versioned, Void
+
+T = TypeVar("T")
 
 
 async def opened(connecting: Coroutine[Any, Any, Source], world: World, ttl: float) -> OpenStore:
@@ -25,12 +35,12 @@ async def opened(connecting: Coroutine[Any, Any, Source], world: World, ttl: flo
     `ConfigError`, `BackendUnavailable`; then all connections are given up.
     """
     try:
-        store = OpenStore(await told_connecting(connecting), world, ttl)
+        store = OpenStore(await told(connecting, connecting=True), world, ttl)
     except BaseException:
         world.close()
         raise
     try:
-        await told_connecting(store.listening.mend())
+        await told(store.listening.mend(), connecting=True)
     except BaseException:
         await store.close()
         raise
@@ -58,7 +68,7 @@ class OpenStore:
         self._inbox.begin(session)
         return session
 
-    async def keep_alive(self, session: str) -> bool:
+    async def keep_alive(self, session: str) -> bool | Void:
         self._life.check()
         alive = await told(self.source.renew(session))
         if not alive:
@@ -118,6 +128,13 @@ class OpenStore:
                 self._world.close()
 
 
+def _at_once(verb: str) -> Callable[..., Any]:
+    def run(self: Blocking, *given: Any, **named: Any) -> Any:
+        return now(getattr(self.verbs, verb)(*given, **named))
+
+    return run
+
+
 class Blocking:
     """The blocking `distjob.store.Store` on ``verbs``, whose world is that of threads."""
 
@@ -125,31 +142,10 @@ class Blocking:
         self.verbs = verbs
         self.guarantees: Guarantees = verbs.guarantees
 
-    def open_session(self, ttl: float, owner: str) -> str:
-        return now(self.verbs.open_session(ttl, owner))
-
-    def keep_alive(self, session: str) -> bool:
-        return now(self.verbs.keep_alive(session))
-
-    def close_session(self, session: str) -> None:
-        now(self.verbs.close_session(session))
-
-    def settle(self, session: str) -> None:
-        now(self.verbs.settle(session))
-
-    def read(self, vm: str) -> Versioned:
-        return now(self.verbs.read(vm))
-
-    def commit(
-        self, vm: str, expected: int, value: bytes | None, author: str, wake: Collection[str]
-    ) -> Reply:
-        return now(self.verbs.commit(vm, expected, value, author, wake))
-
-    def remaining(self, sessions: Collection[str]) -> Mapping[str, float]:
-        return now(self.verbs.remaining(sessions))
-
-    def receive(self, session: str, timeout: float) -> Sequence[Event]:
-        return now(self.verbs.receive(session, timeout))
+    open_session, close_session = _at_once("open_session"), _at_once("close_session")
+    keep_alive, remaining = _at_once("keep_alive"), _at_once("remaining")
+    read, commit, settle = _at_once("read"), _at_once("commit"), _at_once("settle")
+    receive, close = _at_once("receive"), _at_once("close")
 
     def interrupt(self) -> None:
         self.verbs.interrupt()
@@ -162,9 +158,20 @@ class Blocking:
             except StopAsyncIteration:
                 return
 
-    def close(self) -> None:
-        now(self.verbs.close())
-
 
 async def _next(pages: AsyncIterator[tuple[str, Versioned]]) -> tuple[str, Versioned]:
     return await anext(pages)
+
+
+async def told(steps: Coroutine[Any, Any, T], *, connecting: bool = False) -> T:
+    """What a verb returns, or its fault as an error of the boundary: the one place to make those.
+
+    While ``connecting`` what is unfit is a mistake in the settings. A `Fault` never leaves here.
+    """
+    try:
+        return await steps
+    except Fault as fault:
+        if connecting and fault.unfit:
+            raise ConfigError(str(fault)) from fault.__cause__
+        lost = fault.made == "unknown"
+        raise BackendUnavailable(str(fault), unanswered=lost) from fault.__cause__

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Literal, Protocol
 
-from distjob.store import Event, Guarantees, Reply, Versioned
+from distjob.store import Event, Guarantees, Reply, Versioned, Void
 
 EVERYBODY = ""
 """The session under which a `Feed` tells an event that concerns all sessions of its source."""
@@ -64,8 +64,11 @@ class Source(Protocol):
         a feed that is open, or else a later `Feed.open` says that something may be missed.
         """
 
-    async def renew(self, session: str) -> bool:
-        """Renew for the full TTL; False if it has ended. Never revives one."""
+    async def renew(self, session: str) -> bool | Void:
+        """Renew for the full TTL; False if it has ended. Never revives one.
+
+        `Void` if it can't be relied upon, for a reason of the servers': then it was ended.
+        """
 
     async def end(self, session: str) -> None:
         """End it now; no error if it has ended already."""

@@ -32,7 +32,6 @@ from distjob.sharded import connect
 @click.command(cls=Runs)
 @vm_argument()
 @click.argument("kind", type=Words(AsyncJob))
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--api", default="", help="What is being done, shown to whom it keeps waiting.")
 @store_options
 def adopt(vm: str, kind: str, command: tuple[str, ...], api: str, source: Source) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from distjob.cli.output import EX_LOST, EX_OSERR, EX_TEMPFAIL, fail, say
@@ -20,8 +21,11 @@ from distjob.config import Settings
 from distjob.errors import DistjobError, LeaseLost
 from distjob.hooks.logs import LogHook
 from distjob.lease import Lease
+from distjob.leases import Leases
 from distjob.sharded import connect
 
+_TOLD = re.compile(r"DISTJOB_(COUNT|(VM|JOB|TOKEN|FENCE)(_\d+)?)")
+"""Variables of the command's environment that a `distjob run` around this one may have set."""
 _NOT_RUN = {errno.ENOENT: 127, errno.ENOTDIR: 127}
 
 
@@ -33,7 +37,7 @@ def check_system() -> None:
 
 def hold(
     client: Client,
-    lease: Lease,
+    lease: Lease | Leases,
     command: tuple[str, ...],
     *,
     settings: Settings,
@@ -45,19 +49,15 @@ def hold(
     ``finish`` is given the exit code if the lease is held then, and does what is to be done with
     the job. ``more``: variables of the environment, beside VM, job, token and fence.
     """
-    facts = {
-        "DISTJOB_VM": lease.vm,
-        "DISTJOB_JOB": lease.job,
-        "DISTJOB_TOKEN": str(lease.token),
-        "DISTJOB_FENCE": str(lease.fence),
-    }
-    environment = os.environ | facts | more
+    each = [lease] if isinstance(lease, Lease) else list(lease.values())
+    environment = _environment(each) | more
     try:
-        outcome = supervise(lease, settings.session.ttl, command, environment, say)
+        ttl = settings.session.ttl
+        outcome = supervise(lease, ttl, command, environment, say, name=_name(each))
     except OSError as error:
         fail(f"no process can be started: {error}", EX_OSERR)
     if outcome.forced or outcome.late:
-        _tell_loss(client, lease, outcome)
+        _tell_loss(client, each, outcome)
     code = _code(outcome, command[0])
     try:
         if not lease.lost:
@@ -65,6 +65,29 @@ def hold(
     except DistjobError as error:
         say(str(error))
     return code
+
+
+def _environment(leases: Sequence[Lease]) -> dict[str, str]:
+    """That of this process, and what the command is told of its jobs.
+
+    Of several VMs there is none that a script could take for the only one.
+    """
+    inherited = {name: text for name, text in os.environ.items() if not _TOLD.fullmatch(name)}
+    told = {"DISTJOB_COUNT": str(len(leases))}
+    for number, lease in enumerate(leases, 1):
+        for ending in ("", f"_{number}") if len(leases) == 1 else (f"_{number}",):
+            told[f"DISTJOB_VM{ending}"] = lease.vm
+            told[f"DISTJOB_JOB{ending}"] = lease.job
+            told[f"DISTJOB_TOKEN{ending}"] = str(lease.token)
+            told[f"DISTJOB_FENCE{ending}"] = str(lease.fence)
+    return inherited | told
+
+
+def _name(leases: Sequence[Lease]) -> str:
+    vms = ", ".join(repr(lease.vm) for lease in leases)
+    if len(leases) == 1:
+        return f"VM {vms}: the lease of {leases[0].job}"
+    return f"VMs {vms}: one of the leases of {leases[0].job}"
 
 
 def _code(outcome: Outcome, program: str) -> int:
@@ -82,19 +105,26 @@ def _code(outcome: Outcome, program: str) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _tell_loss(client: Client, lease: Lease, outcome: Outcome) -> None:
-    """Why the lease was lost and, as far as can be seen, to whom."""
+def _tell_loss(client: Client, leases: Sequence[Lease], outcome: Outcome) -> None:
+    """Why the leases that are lost are and, as far as can be seen, to whom."""
     what = "the command was stopped in time"
     if outcome.late:
         what = "the command was not started"
     elif outcome.overdue:
         what = "the command was stopped TOO LATE, only its fence tells it from the next holder"
-    try:
-        lease.check()
-    except LeaseLost as error:
-        say(f"{error}; {what}")
-    else:
-        say(f"VM {lease.vm!r}: the lease of {lease.job} was not renewed in time; {what}")
+    lost = [lease for lease in leases if lease.lost]
+    if not lost:
+        say(f"{_name(leases)} was not renewed in time; {what}")
+    for lease in lost or leases:
+        try:
+            lease.check()
+        except LeaseLost as error:
+            say(f"{error}; {what}")
+        _tell_holder(client, lease)
+
+
+def _tell_holder(client: Client, lease: Lease) -> None:
+    """Who holds the VM now."""
     try:
         found = client.status(lease.vm)
     except DistjobError as error:

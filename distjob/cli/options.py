@@ -105,15 +105,32 @@ def early_options(command: F) -> F:
 
 
 class Runs(click.Command):
-    """A command that runs another one, whose own options must not be taken for this one's."""
+    """A command that runs another one, whose own options must not be taken for this one's.
+
+    What stands behind ``--`` is that one: it is passed on as ``command``.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Demand ``--`` before the other command."""
-        separated = "--" in args
-        left = super().parse_args(ctx, args)
-        if not separated and ctx.params.get("command"):
-            raise click.UsageError("put -- before the command: distjob ... VM ... -- COMMAND", ctx)
+        """Demand ``--`` and the other command behind it, unless a shell completes the words."""
+        own, separator, command = _split(args)
+        asked = bool(args) and not ctx.resilient_parsing and not {"-h", "--help"} & {*own}
+        if asked and not separator:
+            told = "put -- before the command: distjob ... VM ... -- COMMAND"
+            raise click.UsageError(told, ctx)
+        left = super().parse_args(ctx, own)
+        if asked and not command:
+            raise click.UsageError("there is no command behind --", ctx)
+        ctx.params["command"] = command
         return left
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """The command, too."""
+        return [*super().collect_usage_pieces(ctx), "-- COMMAND..."]
+
+
+def _split(args: list[str]) -> tuple[list[str], bool, tuple[str, ...]]:
+    at = args.index("--") if "--" in args else len(args)
+    return args[:at], at < len(args), tuple(args[at + 1 :])
 
 
 # -- types ----------------------------------------------------------------------------------------
@@ -209,3 +226,22 @@ def complete_vms(ctx: click.Context, _: click.Parameter, incomplete: str) -> lis
 def vm_argument(*, required: bool = True) -> Callable[[F], F]:
     """The argument VM, whose values a shell completes."""
     return click.argument("vm", required=required, shell_complete=complete_vms)
+
+
+def vms_argument() -> Callable[[F], F]:
+    """The argument VM..., each of them another."""
+
+    def different(ctx: click.Context, param: click.Parameter, vms: tuple[str, ...]) -> Any:
+        for vm in vms:
+            if vms.count(vm) > 1:
+                raise click.BadParameter(f"{vm!r} is named twice", ctx, param)
+        return vms
+
+    return click.argument(
+        "vms",
+        metavar="VM...",
+        nargs=-1,
+        required=True,
+        callback=different,
+        shell_complete=complete_vms,
+    )

@@ -105,7 +105,8 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except DistjobError as error:
-            fail(str(error), exit_code(error))
+            notes = getattr(error, "__notes__", ())  # of which VM, and what became of the others
+            fail("; ".join((str(error), *notes)), exit_code(error))
         except KeyboardInterrupt:
             fail("interrupted", 130)
 

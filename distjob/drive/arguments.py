@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
 
 from distjob import clock
 from distjob.drive import forgotten
@@ -19,6 +20,7 @@ from distjob.protocol import begin as beginning
 from distjob.protocol import outside
 from distjob.protocol.effects import Op, Signal
 from distjob.protocol.look import JobStatus
+from distjob.protocol.many import Part
 from distjob.protocol.parts import HeldJob, Wish
 from distjob.protocol.state import ClientState
 from distjob.rules.jobs import AgentJob, AsyncJob, Job, Mask, OnOwnerLoss, mask_of
@@ -102,6 +104,29 @@ def long(vm: str, kind: object, on_owner_loss: object, api: str) -> Wish:
     kind = chosen(AsyncJob, kind, vm)
     policy = chosen(OnOwnerLoss, on_owner_loss, vm)
     return Wish(_label(api or kind), job=Job.ASYNC, kind=kind, on_owner_loss=policy)
+
+
+def any_job(vm: str, job: object, api: str) -> Wish:
+    """What `begin_many` is told of one VM."""
+    match job:
+        case AgentJob():
+            return agent(vm, job, api)
+        case (plain, of_the_agent):
+            return sync(vm, plain, of_the_agent, api)
+        case AsyncJob():
+            return long(vm, job, OnOwnerLoss.RELEASE, api)
+        case str() if not isinstance(job, Enum) and job in {*AsyncJob}:
+            return long(vm, job, OnOwnerLoss.RELEASE, api)
+    return sync(vm, job, None, api)
+
+
+def many(jobs: Mapping[str, object], api: str) -> list[Part]:
+    """What is asked for together, in the order in which everybody begins it: of the VMs' names."""
+    if not isinstance(jobs, Mapping):
+        raise BadRequest(f"begin_many takes {{vm: job, ...}}, not {type(jobs).__name__}")
+    if not jobs:
+        raise BadRequest("begin_many was given no VM, so that nothing would be held")
+    return [Part(vm, any_job(vm, jobs[vm], api)) for vm in sorted(map(check_vm, jobs))]
 
 
 def step(held: HeldJob, api: str) -> Wish:

@@ -120,6 +120,8 @@ class SqliteFile(ABC):
         if fault is FileFault.BUSY:
             what = f"others have been writing for {self.patience:g} s ({error})"
         else:
+            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
+                self._make_room()
             self._drop()
         return self.explain(fault, what, unanswered=unanswered)
 
@@ -258,6 +260,16 @@ class SqliteFile(ABC):
         """Looked for each time: two files under one name would be two worlds that both grant."""
         how = "replaced" if found else "deleted"
         return self.explain(FileFault.LOST, f"it was {how} while it was open")
+
+    def _make_room(self) -> None:
+        """The disk is full: what the WAL holds goes to the file, so that the next try can begin
+        the WAL anew, in the space that it has. So jobs can be ended on a full disk.
+        """
+        if self._sql is not None:
+            with suppress(sqlite3.Error):  # busy, or no room there either: the error is told
+                if self._sql.in_transaction:
+                    self._sql.execute("ROLLBACK")
+                self._sql.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
 
     def _drop(self) -> None:
         sql, self._sql = self._sql, None

@@ -20,7 +20,7 @@ from distjob.errors import (
     WrongJob,
 )
 from distjob.hooks import Begun, Blocker, GaveUp, Refused, TimedOut, Waiting
-from distjob.protocol.change import NOBODY, SessionEnded, change, dropping, lose
+from distjob.protocol.change import GRACE, NOBODY, SessionEnded, abandon, change, lose
 from distjob.protocol.effects import Op, Wait, ask
 from distjob.protocol.parts import HeldJob, Session, View, Wish
 from distjob.protocol.state import ClientState
@@ -31,9 +31,6 @@ from distjob.rules.jobs import OnOwnerLoss
 from distjob.rules.record import JobRecord, Verdict
 from distjob.rules.words import full_text, job_name, libvirt_text, timeout_text, unadoptable_text
 from distjob.store import ABSENT
-
-GRACE = 1.0
-"""Seconds that a store which does not answer is given by a call that does not wait for its job."""
 
 
 class Busy(Exception):
@@ -249,20 +246,9 @@ class _Attempt:
             libvirt_text=libvirt_text(record, self.ticket),
         )
 
-    def abandon(self) -> Op[None]:
+    def abandon(self) -> Op[bool]:
         """Take the ticket out, held or waiting; what can't be done now the hands do later."""
-
-        drop = dropping(self.me, self.ticket.id, gives_back=self.adopts)
-        until = self.me.clock.monotonic() + GRACE
-        self.me.leave(self.vm, self.ticket.id, gives_back=self.adopts)  # for a second Ctrl-C
-        try:
-            yield from change(self.me, self.session, self.vm, drop, until=until)
-        except SessionEnded:
-            yield from lose(self.me, self.session, "the store ended it")
-        except (BackendUnavailable, OutcomeUnknown, RecordError, ClientClosed):
-            pass  # it stays among the leftovers
-        else:
-            self.me.leftovers.pop((self.vm, self.ticket.id), None)
+        return abandon(self.me, self.session, self.vm, self.ticket.id, gives_back=self.adopts)
 
     def outcome(self, view: View) -> HeldJob:
         holder = view.record.holder_of(self.ticket.id)

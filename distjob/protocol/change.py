@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
-from distjob.errors import BackendUnavailable, ClientClosed
+from distjob.errors import BackendUnavailable, ClientClosed, OutcomeUnknown, RecordError
 from distjob.hooks import Fate
 from distjob.protocol.effects import Commit, Interrupt, Op, Read, Signal, Wait, ask
 from distjob.protocol.parts import IDLE, Session, View
@@ -29,6 +29,9 @@ Edit: TypeAlias = Callable[[JobRecord], tuple[JobRecord, R]]
 """From a record to the next, and what was found in it; the same object means: nothing to change."""
 
 NOBODY: frozenset[str] = frozenset()
+
+GRACE = 1.0
+"""Seconds that a store which does not answer is given by a call that does not wait for its job."""
 
 
 class SessionEnded(Exception):
@@ -172,6 +175,24 @@ def dropping(me: ClientState, ticket_id: str, *, gives_back: bool) -> Edit[None]
         return record.drop(ticket_id, wall=wall), None
 
     return drop
+
+
+def abandon(
+    me: ClientState, session: Session, vm: str, ticket_id: str, *, gives_back: bool = False
+) -> Op[bool]:
+    """Take the ticket out, held or waiting; False if that is left to the hands."""
+    drop = dropping(me, ticket_id, gives_back=gives_back)
+    until = me.clock.monotonic() + GRACE
+    me.leave(vm, ticket_id, gives_back=gives_back)  # for a second Ctrl-C
+    try:
+        yield from change(me, session, vm, drop, until=until)
+    except SessionEnded:
+        yield from lose(me, session, "the store ended it")
+    except (BackendUnavailable, OutcomeUnknown, RecordError, ClientClosed):
+        return False  # it stays among the leftovers
+    else:
+        me.leftovers.pop((vm, ticket_id), None)
+    return True
 
 
 def look(me: ClientState, vm: str) -> Op[View]:

@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-from distjob.store import AsyncStore, Event, Reply, Store, Versioned
+from distjob.store import AsyncStore, Event, Reply, Store, Versioned, Void
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -82,10 +82,10 @@ class OpenSession(Effect[str], frozen=True):
         return io.store.open_session(self.ttl, self.owner)
 
 
-class KeepAlive(Effect[bool], frozen=True):
+class KeepAlive(Effect[bool | Void], frozen=True):
     session: str
 
-    def perform(self, io: Doer) -> bool | Awaitable[bool]:
+    def perform(self, io: Doer) -> bool | Void | Awaitable[bool | Void]:
         return io.store.keep_alive(self.session)
 
 

@@ -12,6 +12,7 @@ from distjob.protocol.change import lose
 from distjob.protocol.effects import KeepAlive, Op, OpenSession, Report, Wait, ask
 from distjob.protocol.parts import Session
 from distjob.protocol.state import ClientState
+from distjob.store import Void
 
 LATE = "it could not be renewed in time"
 
@@ -70,7 +71,8 @@ def _renew(me: ClientState, session: Session) -> Op[None]:
     alive = yield from ask(KeepAlive(session.id))
     late = max(0.0, me.clock.monotonic() - due)
     if not alive:
-        yield from lose(me, session, "the store ended it")
+        why = alive.why if isinstance(alive, Void) else "the store ended it"
+        yield from lose(me, session, why)
     elif me.clock.monotonic() < session.deadline:
         session.renewed(sent)
         session.trouble, session.failures = "", 0

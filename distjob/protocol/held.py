@@ -104,12 +104,25 @@ def let_go(me: ClientState, held: HeldJob, finish: Edit[R], *, gives_back: bool)
         me.holdings.part(held)
         if not held.ended:
             me.holdings.fall(held, session.why, session.how)  # if it was found in the meantime
-        elif me.holdings.hooked:
-            seconds = me.clock.monotonic() - held.begun
-            job, token = job_name(ticket), held.token
-            me.holdings.tell(
-                Ended(vm=held.vm, job=job, ticket=ticket.id, token=token, held=seconds)
-            )
+        else:
+            _tell_ended(me, held)
+
+
+def leave(me: ClientState, held: HeldJob) -> None:
+    """Hold the job no more, and let the hands end it; nothing if it is not held any more."""
+    if held.ended or held.taken or not held.session.alive:
+        return
+    held.ended = True
+    me.leave(held.vm, held.ticket.id)
+    me.holdings.part(held)
+    _tell_ended(me, held)
+
+
+def _tell_ended(me: ClientState, held: HeldJob) -> None:
+    if me.holdings.hooked:
+        seconds = me.clock.monotonic() - held.begun
+        job, ticket = job_name(held.ticket), held.ticket.id
+        me.holdings.tell(Ended(vm=held.vm, job=job, ticket=ticket, token=held.token, held=seconds))
 
 
 def _confirm(me: ClientState, held: HeldJob, changed: Changed[R]) -> Op[None]:

@@ -10,8 +10,8 @@ from collections.abc import Collection
 from typing import TypeVar
 
 from distjob.errors import NotOwner, WrongJob
-from distjob.protocol.begin import GRACE, begin, live_session
-from distjob.protocol.change import NOBODY, Changed, Edit, SessionEnded, change, lose
+from distjob.protocol.begin import begin, live_session
+from distjob.protocol.change import GRACE, NOBODY, Changed, Edit, SessionEnded, change, lose
 from distjob.protocol.effects import Op
 from distjob.protocol.held import let_go
 from distjob.protocol.look import JobStatus, job_status, waiter_status

@@ -75,6 +75,8 @@ AsyncJobLike: TypeAlias = (
     | Literal["migration out", "migration in", "save", "dump", "snapshot", "start", "backup"]
     | Literal["maintenance"]
 )
+AnyJobLike: TypeAlias = JobLike | AgentJob | AsyncJobLike | tuple[JobLike, AgentJobLike]
+"""A job of any kind; of the texts, those that two kinds have in common are sync jobs'."""
 OnOwnerLossLike: TypeAlias = OnOwnerLoss | Literal["release", "orphan"]
 
 Mask = tuple[Job, ...]

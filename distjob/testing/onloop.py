@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 from distjob.aio import AsyncClient
 from distjob.backend.world import now
 from distjob.errors import BackendUnavailable
-from distjob.store import AsyncStore, Event, Guarantees, Reply, Versioned
+from distjob.store import AsyncStore, Event, Guarantees, Reply, Versioned, Void
 
 T = TypeVar("T")
 PATIENCE = 20.0
@@ -127,7 +127,7 @@ class OnLoop:
     def open_session(self, ttl: float, owner: str) -> str:
         return self._thread.run(self.store.open_session(ttl, owner))
 
-    def keep_alive(self, session: str) -> bool:
+    def keep_alive(self, session: str) -> bool | Void:
         return self._thread.run(self.store.keep_alive(session))
 
     def close_session(self, session: str) -> None:
@@ -190,6 +190,9 @@ class Proxy:
             return Proxy(self._thread, result) if hasattr(result, "__aenter__") else result
 
         return call
+
+    def __getitem__(self, key: Any) -> Any:
+        return Proxy(self._thread, self._thing[key])
 
     def __enter__(self) -> Self:
         self._thread.run(self._thing.__aenter__())

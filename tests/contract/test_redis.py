@@ -40,7 +40,9 @@ class TestRedis(StoreContract):
         return {"namespace": fresh_namespace, "backend": "redis", "redis": {"url": url}}
 
     @pytest.fixture
-    def restart(self, redis_server: RedisServer) -> Callable[[], None]:
+    def restart(self, redis_server: RedisServer, admin: redis.Redis) -> Callable[[], None]:
+        admin.config_set("appendfsync", "always")  # `durable` is claimed then; until the restart
+
         def restart() -> None:
             redis_server.kill()
             redis_server.start()

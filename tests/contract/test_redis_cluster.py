@@ -61,6 +61,9 @@ class TestRedisCluster(StoreContract):
 
     @pytest.fixture
     def restart(self, redis_cluster: RedisCluster) -> Callable[[], None]:
+        for node in redis_cluster.nodes:  # `durable` is claimed then; until the restart
+            node.ask("CONFIG", "SET", "appendfsync", "always")
+
         def restart() -> None:
             for node in redis_cluster.nodes:
                 node.kill()

@@ -59,6 +59,9 @@ class TestRedisSentinel(StoreContract):
 
     @pytest.fixture
     def restart(self, redis_sentinel: RedisSentinel) -> Callable[[], None]:
+        for node in redis_sentinel.redises:  # `durable` is claimed then; until the restart
+            node.ask("CONFIG", "SET", "appendfsync", "always")
+
         def restart() -> None:
             for node in redis_sentinel.redises:
                 node.kill()

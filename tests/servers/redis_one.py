@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from distjob import clock
 from servers.containers import composed
+from servers.debian import faketime
 from servers.machine import Machine, Process, free_port
-from servers.node import Node, running
+from servers.node import Node, running, wait_for
 from servers.plan import Plan, lacking, prepared, process_plan
 
 PERSISTENT = ("--appendonly", "yes", "--save", "")
+FSYNC = {"DISTJOB_REDIS_FSYNC": "everysec"}
+"""For compose files: quicker than what they are set to, and enough for the kills of tests."""
 
 
 class RedisServer(Node):
@@ -61,13 +65,17 @@ class RedisServer(Node):
 
 
 def redis_process(
-    found: Plan, folder: Path, *flags: str, config: Path | None = None
+    found: Plan,
+    folder: Path,
+    *flags: str,
+    config: Path | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> RedisServer:
     """A process on loopback, started, but perhaps not ready yet."""
     port = free_port()
     where = ("--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder))
     argv = (found.what, *([str(config)] if config else []), *where, *flags)
-    server = RedisServer(Process(found.way, argv, folder), port)
+    server = RedisServer(Process(found.way, argv, folder, env), port)
     server.tls = b"SSL_CTX_" in Path(found.what).read_bytes()
     server.tls_port = server.inner_tls_port = free_port()
     server.machine.start()
@@ -113,6 +121,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
             "DISTJOB_REDIS_IMAGE": found.what,
             "DISTJOB_REDIS_PORT": str(port),
             "DISTJOB_REDIS_TLS_PORT": str(tls_port),
+            **FSYNC,
         }
         with composed("redis/compose.yaml", settings) as services:
             server = RedisServer(services["redis"], port)
@@ -147,3 +156,43 @@ def redis_socket() -> Iterator[RedisSocket]:
                 yield server
         finally:
             server.kill()
+
+
+class RedisClock(RedisServer):
+    """A server whose wall clock can be set, by a file that its clock is read from."""
+
+    file: Path
+
+    def set_by(self, seconds: float) -> None:
+        """From now on it is so far from this host's; it takes a moment to look at the file."""
+        self.file.write_text(f"{seconds:+f}\n")
+
+        def shown() -> bool:
+            ahead = int(re.findall(r"\d+", self.ask("TIME"))[2]) - clock.wall()
+            return abs(ahead - seconds) < 1.5
+
+        wait_for(shown, f"a clock that is set by {seconds:+g} s")
+
+
+@pytest.fixture
+def redis_clock(tmp_path: Path) -> Iterator[RedisClock]:
+    """A server of the test's own. Always a process, which is given a library of Debian's."""
+    found, library = process_plan("redis"), faketime()
+    if isinstance(library, str):
+        lacking(library)
+    file = tmp_path / "clock"
+    file.write_text("+0\n")
+    env = {
+        "LD_PRELOAD": str(library),
+        "FAKETIME_TIMESTAMP_FILE": str(file),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    server = redis_process(found, tmp_path, *PERSISTENT, env=env)
+    made = RedisClock(server.machine, server.port)
+    made.file = file
+    try:
+        made.wait_until_ready()
+        yield made
+    finally:
+        made.kill()

@@ -17,7 +17,7 @@ from servers.containers import composed
 from servers.machine import Process, free_port
 from servers.node import Group, running, wait_for
 from servers.plan import Plan
-from servers.redis_one import PERSISTENT, RedisServer, redis_plan, redis_process
+from servers.redis_one import FSYNC, PERSISTENT, RedisServer, redis_plan, redis_process
 
 DOWN_AFTER = 2.0
 NOBODY = ("", 0)
@@ -150,6 +150,7 @@ def redis_sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSe
                 "DISTJOB_REDIS_IMAGE": found.what,
                 "DISTJOB_REDIS_DOWN_AFTER_MS": f"{DOWN_AFTER * 1000:.0f}",
                 "DISTJOB_REDIS_FAILOVER_MS": f"{FAILOVER * 1000:.0f}",
+                **FSYNC,
             }
             up = composed("redis/sentinel.compose.yaml", settings, net="DISTJOB_REDIS_NET")
             there = stack.enter_context(up)

@@ -47,8 +47,8 @@ FOUND = (
         34,
         (
             (
-                "begin.py",
-                "self.me.leave(self.vm, self.ticket.id, gives_back=self.adopts)  # for a",
+                "change.py",
+                "me.leave(vm, ticket_id, gives_back=gives_back)  # for a",
                 "pass  #",
             ),
         ),

@@ -368,7 +368,7 @@ def cancelled_adoptions_end_the_job(patch: Patch) -> None:
     def dropping(me, ticket_id, *, gives_back):
         return honest(me, ticket_id, gives_back=False)
 
-    patch.setattr(begin, "dropping", dropping)
+    patch.setattr(change, "dropping", dropping)
     patch.setattr(hands, "dropping", dropping)
     patch.setattr(closing, "dropping", dropping)
 

@@ -43,6 +43,12 @@ def a_controller(guard: Guard) -> None:
             backup.allow(Job.QUERY, "suspend")
             with backup.nested(wait=1.5) as step:
                 assert_type(step.token, int)
+        with jobs.begin_many(
+            {"vm-42": Job.MODIFY, "vm-43": (Job.QUERY, AgentJob.QUERY), "vm-44": AsyncJob.SAVE}
+        ) as leases:
+            assert_type(leases["vm-42"], Lease)
+            for name, one in leases.items():
+                guard.admit(assert_type(name, str), one.fence)
         assert_type(jobs.status("vm-42"), VMStatus)
         for vm in jobs.list():
             for job in (*vm.holders, *vm.waiters):
@@ -53,6 +59,8 @@ def by_text_or_by_member(jobs: Client, job: Job, kind: AsyncJob, said: str) -> N
     jobs.begin("vm-42", job, agent="query")
     jobs.begin("vm-42", Job(said), agent=AgentJob(said))
     jobs.try_begin("vm-42", "migration operation", agent=AgentJob.MODIFY)
+    jobs.begin_many({"vm-42": "modify", "vm-43": "save"}, wait=0.5).end()
+    jobs.begin_many(dict.fromkeys(["vm-42", "vm-43"], job))
     jobs.begin_agent("vm-42", "modify")
     jobs.begin_agent("vm-42", AgentJob.MODIFY)
     jobs.begin_async("vm-42", "migration out", on_owner_loss="orphan")

@@ -23,6 +23,10 @@ def arguments(jobs: Client, guard: Guard) -> None:
     jobs.begin("vm-42", Job.MODIFY, "modify")  # wrong
     jobs.begin("vm-42", Job.MODIFY, timeout=3)  # wrong
     jobs.begin("vm-42", Job.MODIFY, wait="3")  # wrong
+    jobs.begin_many({"vm-42": 3})  # wrong
+    jobs.begin_many({"vm-42": "modfy"})  # wrong
+    jobs.begin_many(["vm-42"])  # wrong
+    jobs.begin_many({"vm-42": (AsyncJob.SAVE, AgentJob.QUERY)})  # wrong
     guard.admit("vm-42", Slot.SYNC, 7)  # wrong
     guard.admit("vm-42", 7)  # wrong
     guard.admit("vm-42", "sync:sync=7,agent=7,async=7")  # wrong

@@ -394,9 +394,14 @@ async def aborting(jobs: AsyncClient) -> None:
         await jobs.abort("vm")
 
 
+async def several(jobs: AsyncClient) -> None:
+    async with jobs.begin_many({"z": Job.MODIFY, "vm": Job.MODIFY, "a": AsyncJob.SAVE}):
+        pass
+
+
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("blocked", [False, True], ids=["free", "waiting"])
-@pytest.mark.parametrize("work", [begin_and_end, enter, long_job, aborting])
+@pytest.mark.parametrize("work", [begin_and_end, enter, long_job, aborting, several])
 def test_cancelled_at_the_kth_step(
     work: Callable[[AsyncClient], Coroutine[Any, Any, None]], blocked: bool, after: bool
 ) -> None:

@@ -8,14 +8,16 @@ import pytest
 
 import distjob
 import distjob.aio
-from distjob import client, lease
+from distjob import client, lease, leases
 from distjob.aio import client as aio_client
 from distjob.aio import lease as aio_lease
+from distjob.aio import leases as aio_leases
 
 PAIRS = [
     (client.Client, aio_client.AsyncClient),
     (lease.Lease, aio_lease.Lease),
     (lease.AsyncJobLease, aio_lease.AsyncJobLease),
+    (leases.Leases, aio_leases.Leases),
 ]
 ENTERING = {"__enter__": "__aenter__", "__exit__": "__aexit__"}
 ONLY_HERE = {"cancel_if_lost", "__await__"}
@@ -85,7 +87,7 @@ def test_results_are_of_the_same_types() -> None:
 
 def test_nothing_of_the_protocol_is_done_twice() -> None:
     """No error of distjob's is made in the asyncio client, but for the loop it belongs to."""
-    for module in (aio_client, aio_lease):
+    for module in (aio_client, aio_lease, aio_leases):
         source = inspect.getsource(module)
         assert "commit" not in source
         made = {line.split()[1].split("(")[0] for line in source.splitlines() if "raise " in line}

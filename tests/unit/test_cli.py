@@ -138,6 +138,14 @@ def test_run_wants_one_kind_of_job(config: Path, options: tuple[str, ...]) -> No
 
 def test_run_wants_a_command(config: Path) -> None:
     assert invoke("run", "vm", "--job", "modify", "--config", config).exit_code == 2
+    result = invoke("run", "vm", "--job", "modify", "--config", config, "--")
+    assert (result.exit_code, "no command behind --" in result.stderr) == (2, True)
+    assert invoke("run", "--", "true").exit_code == 2
+
+
+def test_run_wants_each_vm_once(config: Path) -> None:
+    result = invoke("run", "a", "b", "a", "--job", "modify", "--config", config, "--", "true")
+    assert (result.exit_code, "'a' is named twice" in result.stderr) == (2, True)
 
 
 def test_verbose_logs_to_stderr(config: Path) -> None:

@@ -33,6 +33,7 @@ OF_CLIENTS: dict[str, Callable[[Any], object]] = {
     "try_begin": lambda client: client.try_begin("vm", "modify"),
     "begin_agent": lambda client: client.begin_agent("vm", "modify"),
     "begin_async": lambda client: client.begin_async("vm", "save"),
+    "begin_many": lambda client: client.begin_many({"vm": "modify"}),
     "adopt": lambda client: client.adopt("vm", "save"),
     "abort": lambda client: client.abort("vm"),
     "discard": lambda client: client.discard("vm"),

@@ -27,6 +27,7 @@ from distjob.config import load
 from distjob.config.promises import table
 from distjob.testing import memory
 from distjob.testing.memory import MemoryServer, MemoryStore
+from servers import libvirt_here
 
 ROOT = Path(__file__).parent.parent.parent
 README = ROOT / "README.md"
@@ -140,10 +141,12 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
     settings = "{namespace: docs, job: {wait: 5}, sqlite: {path: %s}}"
     Path("distjob.yaml").write_text(settings % (tmp_path / "jobs.db"))
     names: dict[str, Any] = {"__name__": "docs"}
-    for block in _of("python"):
-        if block.page == page:
-            code = "\n" * (block.line - 1) + block.text  # so that a traceback names the right line
-            exec(compile(code, str(page), "exec"), names)
+    blocks = [block for block in _of("python") if block.page == page]
+    if any("import libvirt\n" in block.text for block in blocks):
+        libvirt_here()
+    for block in blocks:
+        code = "\n" * (block.line - 1) + block.text  # so that a traceback names the right line
+        exec(compile(code, str(page), "exec"), names)
 
 
 @pytest.mark.parametrize("block", _of("yaml"), ids=str)

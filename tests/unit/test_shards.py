@@ -15,7 +15,15 @@ import msgspec
 import pytest
 
 import distjob
-from distjob import BackendUnavailable, BadRequest, Client, ClientClosed, Job, LeaseLost
+from distjob import (
+    BackendUnavailable,
+    BadRequest,
+    Client,
+    ClientClosed,
+    Job,
+    LeaseLost,
+    OutcomeUnknown,
+)
 from distjob.aio import AsyncClient
 from distjob.aio.sharded import AsyncShardedClient
 from distjob.aio.sharded import connect as connect_async
@@ -289,6 +297,48 @@ def test_on_asyncio_too(shards: Shards) -> None:
         assert "closed" in repr(jobs)
 
     run(steps)
+
+
+# -- several VMs ----------------------------------------------------------------------------------
+
+
+def test_jobs_of_several_shards_are_begun_together(shards: Shards) -> None:
+    """In one order whatever the store; one that does not answer costs that call alone."""
+    vms = {shards.vm(number): Job.MODIFY for number in (2, 0, 1)}
+    with ShardedClient(shards.opens, ttl=0.5) as jobs:
+        with jobs.begin_many(vms) as leases:
+            assert [len(server.scan()) for server in shards.servers] == [1, 1, 1]
+            assert list(leases) == list(vms)
+        assert jobs.list() == []
+        last = max(vms)
+        shards.dead.add([shards.vm(number) for number in range(3)].index(last))
+        with pytest.raises((BackendUnavailable, OutcomeUnknown)) as caught:
+            jobs.begin_many(vms, wait=0.1)
+        assert "was one of 3" in caught.value.__notes__[0]
+        left = [len(server.scan()) for server in shards.servers]
+        assert sum(left) == 0
+        shards.dead.clear()
+
+
+def test_nothing_is_begun_of_several_if_a_shard_can_not_be_reached(shards: Shards) -> None:
+    vms = {shards.vm(number): Job.MODIFY for number in range(3)}
+    with ShardedClient(shards.opens) as jobs:
+        shards.dead.add(2)
+        with pytest.raises(BackendUnavailable, match="shard 2"):
+            jobs.begin_many(vms)
+        assert [len(server.scan()) for server in shards.servers] == [0, 0, 0]
+
+
+def test_jobs_of_several_shards_are_begun_together_on_asyncio(shards: Shards) -> None:
+    vms = {shards.vm(number): Job.MODIFY for number in range(3)}
+
+    async def steps() -> None:
+        async with AsyncShardedClient(shards.opens_async) as jobs:
+            async with jobs.begin_many(vms):
+                assert [len(server.scan()) for server in shards.servers] == [1, 1, 1]
+            assert await jobs.list() == []
+
+    asyncio.run(steps())
 
 
 # -- by settings ----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -24,6 +24,7 @@ from distjob.files.filesystems import filesystems
 from distjob.store import ABSENT, Committed, Gone, Store
 from distjob_sqlite import SqliteSettings, backend, database
 
+T = TypeVar("T")
 Connect = Callable[..., Store]
 
 
@@ -306,22 +307,60 @@ def test_replaced_by_a_copy(connect: Connect, path: Path) -> None:
             verb()
 
 
-def test_sessions_of_another_boot_have_ended(
+def test_sessions_of_another_boot_end_when_they_were_seen_at_rest_for_their_ttl(
     connect: Connect, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    now = 1_000_000.0  # of before the reboot
+    monkeypatch.setattr(clock, "monotonic", lambda: now)
     before = connect()
     session = before.open_session(1000.0, "me")
     version = before.commit("vm", ABSENT, b"x", session, (session,))
     assert isinstance(version, Committed)
     before.close()
     monkeypatch.setattr(clock, "boot_id", lambda: "another boot")
+    now = 5.0
     after = connect()
-    me = after.open_session(10.0, "me")
-    assert after.remaining([session]) == {session: 0.0}
-    assert not after.keep_alive(session)
+    me = after.open_session(5000.0, "me")
+    assert not after.keep_alive(session), "nobody here may renew it"
     assert after.commit("vm", ABSENT, b"y", session, ()) == Gone(frozenset({session}))
+    assert after.remaining([session]) == {session: 1000.0}
+    now += 999
+    assert after.remaining([session]) == {session: 1.0}
+    version = after.commit("vm", version.version, b"x", me, (session,))
+    assert isinstance(version, Committed), "it may live: its wake-up is kept"
+    now += 1
+    assert after.remaining([session]) == {session: 0.0}
     assert after.commit("vm", version.version, b"y", me, (session,)) == Gone(frozenset({session}))
     assert after.read("vm").value == b"x"
+
+
+def test_a_session_of_another_clock_lives_while_it_is_renewed(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two containers on one file, each with a boot id of its own, and clocks that are far apart."""
+    now, there = 5.0, 1_000_000.0
+    here = connect()
+    me = here.open_session(5000.0, "me")
+    with monkeypatch.context() as patched:
+        patched.setattr(clock, "boot_id", lambda: "a container's own")
+        other = connect()
+
+    def on_other(verb: Callable[..., T], *args: object) -> T:
+        with monkeypatch.context() as patched:
+            patched.setattr(clock, "monotonic", lambda: there)
+            return verb(*args)
+
+    monkeypatch.setattr(clock, "monotonic", lambda: now)
+    session = on_other(other.open_session, 10.0, "other")
+    for _ in range(5):
+        assert here.remaining([session])[session] > 0
+        assert here.keep_alive(me), "which purges"
+        now, there = now + 8, there + 8
+        assert on_other(other.keep_alive, session)
+    assert here.remaining([session]) == {session: 10.0}
+    now, there = now + 10, there + 10
+    assert here.remaining([session]) == {session: 0.0}
+    assert not on_other(other.keep_alive, session), "ended is for ever"
 
 
 def test_ended_sessions_and_received_mail_leave_nothing(connect: Connect, path: Path) -> None:

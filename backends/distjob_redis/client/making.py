@@ -19,8 +19,6 @@ from distjob_redis.faults import Address
 from distjob_redis.settings import RedisRecipe, RedisSettings, SentinelSettings
 from distjob_redis.url import taken_apart
 
-_TCP = {"socket_keepalive": True}
-
 
 class Maker:
     """Makes the servers that the settings name, for one world."""
@@ -36,25 +34,32 @@ class Maker:
     def single(self) -> Server:
         """The one server that ``settings.url`` names."""
         url = taken_apart(self.settings.url)
-        options: dict[str, Any] = {"db": url.db}
-        if url.user or url.password:
-            options |= {"username": url.user or None, "password": url.password or None}
+        login = {"username": url.user or None, "password": url.password or None, "db": url.db}
         if url.path:
-            options |= {"unix_socket_path": url.path}
-        else:
-            options |= {"host": url.host, "port": url.port, **_TCP, **self._tls(on=url.tls)}
-        return self._server(options)
+            return self._server({"unix_socket_path": url.path, **login})
+        return self._server({**self._tcp((url.host, url.port), tls=url.tls), **login})
 
     def data(self, at: Address, greet: Greet | None = None) -> Server:
         """A primary behind sentinels, or a node of a cluster."""
         chosen = self.settings
-        options = {**_at(at), "db": chosen.db, **_login(chosen.user, chosen.password)}
-        return self._server(options | self._tls(on=chosen.tls), greet)
+        options = {**self._tcp(at, tls=chosen.tls), **_login(chosen), "db": chosen.db}
+        return self._server(options, greet)
 
     def sentinel(self, at: Address, sentinel: SentinelSettings) -> Server:
         """One of the sentinels."""
-        login = _login(sentinel.user, sentinel.password)
-        return self._server({**_at(at), **login, **self._tls(on=self.settings.tls)})
+        return self._server({**self._tcp(at, tls=self.settings.tls), **_login(sentinel)})
+
+    def _tcp(self, at: Address, *, tls: bool) -> dict[str, Any]:
+        options: dict[str, Any] = {"host": at[0], "port": at[1], "socket_keepalive": True}
+        if tls:
+            files = {
+                "ssl_ca_certs": self.settings.ca_file,
+                "ssl_certfile": self.settings.cert_file,
+                "ssl_keyfile": self.settings.key_file,
+            }
+            options |= {key: path for key, path in files.items() if path}
+            options |= {"ssl": True, "ssl_check_hostname": True}  # off before redis-py 6
+        return options
 
     def _server(self, options: dict[str, Any], greet: Greet | None = None) -> Server:
         options |= {
@@ -64,7 +69,7 @@ class Maker:
             "protocol": 2,  # all we need; RESP3 adds pushes and a longer greeting
         }
         make = self.settings.make if isinstance(self.settings, RedisRecipe) else None
-        client = (make or _made)(self._module, options)
+        client = make(self._module, options) if make else self._module.Redis(**options)
         if not isinstance(client, self._module.Redis):
             kind = type(client)
             msg = (
@@ -74,25 +79,6 @@ class Maker:
             raise ConfigError(msg)
         return self._kind(client, greet)
 
-    def _tls(self, *, on: bool) -> dict[str, Any]:
-        if not on:
-            return {}
-        files = {
-            "ssl_ca_certs": self.settings.ca_file,
-            "ssl_certfile": self.settings.cert_file,
-            "ssl_keyfile": self.settings.key_file,
-        }
-        found: dict[str, Any] = {key: path for key, path in files.items() if path}
-        return found | {"ssl": True, "ssl_check_hostname": True}  # off before redis-py 6
 
-
-def _made(module: Any, options: dict[str, Any]) -> Any:
-    return module.Redis(**options)
-
-
-def _at(address: Address) -> dict[str, Any]:
-    return {"host": address[0], "port": address[1], **_TCP}
-
-
-def _login(user: str, password: str) -> dict[str, Any]:
-    return {"username": user or None, "password": password} if password else {}
+def _login(section: RedisSettings | SentinelSettings) -> dict[str, Any]:
+    return {"username": section.user or None, "password": section.password or None}

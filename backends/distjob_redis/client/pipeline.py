@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from redis.exceptions import (
     ConnectionError,  # noqa: A004
     InvalidResponse,
-    NoScriptError,
     RedisError,
     TimeoutError,  # noqa: A004
 )
 
 from distjob.backend.source import Fault
-from distjob_redis.client.lines import WireLine
+from distjob.backend.world import World
+from distjob_redis.client.lines import TaskChannel
 from distjob_redis.client.server import Command, Server
 from distjob_redis.client.wire import PlainWire, packed, wire
-from distjob_redis.layout import Script
+from distjob_redis.feed import Channel, Ear
 
 GRACE = 0.01
 """Seconds in which a reply is still taken that lay there while the loop was held up."""
@@ -34,23 +34,19 @@ GRACE = 0.01
 class _Request:
     """One command, or several in a row."""
 
-    __slots__ = ("at", "data", "future", "replies", "wanted")
+    __slots__ = ("at", "data", "failure", "future", "replies", "wanted")
 
-    def __init__(self, data: bytes, wanted: int, future: asyncio.Future[Any]) -> None:
+    def __init__(self, data: bytes, wanted: int, future: asyncio.Future[bool]) -> None:
         self.data = data
         self.wanted = wanted
-        """How many replies make the list that is the result; 0: the reply is the result."""
+        """How many replies there will be."""
         self.future = future
+        """Whether it was sent, when there is nothing more to come."""
         self.at = 0.0
+        """When it was sent."""
         self.replies: list[Any] = []
-
-
-class _NoReply:
-    """The result of a request whose reply will not come."""
-
-    def __init__(self, error: BaseException, *, sent: bool) -> None:
-        self.error = error
-        self.sent = sent
+        self.failure: BaseException | None = None
+        """Why its replies will not come."""
 
 
 class AsyncServer(Server):
@@ -73,23 +69,21 @@ class AsyncServer(Server):
         self._suspect: _Request | None = None
         self._closed = False
 
-    async def ask(self, *command: Any, change: bool = False) -> Any:
-        return self._judged(await self._post(packed(command), 0), change=change)
+    async def exchange(self, commands: Sequence[Command], *, change: bool = False) -> list[Any]:
+        future = self._loop.create_future()
+        request = _Request(b"".join(map(packed, commands)), len(commands), future)
+        self._outbox.append(request)
+        if not self._due:
+            self._soon()
+        sent = await future
+        if (failure := request.failure) is not None:
+            if isinstance(failure, RedisError | OSError):
+                raise self.fault(failure, change=change and sent) from failure
+            raise failure
+        return self.replies(request.replies)
 
-    async def run(self, script: Script, *arguments: Any) -> Any:
-        """Most of what is asked is this, so it takes the short way."""
-        reply = await self._post(packed(("EVALSHA", script.digest, *arguments)), 0)
-        if isinstance(reply, NoScriptError):
-            return await self.ask("EVAL", script.text, *arguments, change=True)
-        return self._judged(reply, change=True)
-
-    async def exchange(self, commands: Sequence[Command], *, change: bool) -> list[Any]:
-        data = b"".join(map(packed, commands))
-        replies: list[Any] = self._judged(await self._post(data, len(commands)), change=change)
-        return replies
-
-    def line(self, ring: Callable[[], None]) -> WireLine:
-        return WireLine(self, ring)
+    def channel(self, ear: Ear, world: World, command: Command) -> Channel:
+        return TaskChannel(self, ear, world, command)
 
     async def connected(self) -> PlainWire:
         """A new connection. Raises `RedisError`, `OSError` or `Fault`."""
@@ -106,13 +100,6 @@ class AsyncServer(Server):
             await asyncio.wait([self._task])
         # What still subscribes ends its connection itself.
         await self._pool.disconnect(inuse_connections=False)
-
-    def _post(self, data: bytes, wanted: int) -> asyncio.Future[Any]:
-        future = self._loop.create_future()
-        self._outbox.append(_Request(data, wanted, future))
-        if not self._due:
-            self._soon()
-        return future
 
     def _soon(self) -> None:
         self._due = True
@@ -157,14 +144,12 @@ class AsyncServer(Server):
         if not self._sent:
             raise InvalidResponse("a reply that nobody asked for")
         request = self._sent[0]
-        if request.wanted:
-            request.replies.append(reply)
-            if len(request.replies) < request.wanted:
-                return
-            reply = request.replies
+        request.replies.append(reply)
+        if len(request.replies) < request.wanted:
+            return
         self._sent.popleft()
         if not request.future.done():
-            request.future.set_result(reply)
+            request.future.set_result(True)
         if self._leaving:
             self._leave()
 
@@ -234,15 +219,6 @@ class AsyncServer(Server):
     ) -> None:
         for request in requests:
             if not request.future.done():
-                request.future.set_result(_NoReply(error, sent=sent))
+                request.failure = error
+                request.future.set_result(sent)
         requests.clear()
-
-    def _judged(self, reply: Any, *, change: bool) -> Any:
-        """``reply``, unless it is a refusal, or none."""
-        if isinstance(reply, Exception):
-            raise self.refusal(reply)
-        if isinstance(reply, _NoReply):
-            if isinstance(reply.error, RedisError | OSError):
-                raise self.fault(reply.error, change=change and reply.sent) from reply.error
-            raise reply.error
-        return reply

@@ -8,59 +8,93 @@ is right. What a replaced primary acknowledged last may be lost all the same.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, TypeVar
+from typing import Any
 
+from distjob.backend.source import Fault, Feed
+from distjob.backend.world import World
+from distjob.store import Event
 from distjob_redis.client.making import Maker
-from distjob_redis.client.server import Ask, Place, Server
+from distjob_redis.client.seeking import Sought
+from distjob_redis.client.server import Ask, Server, pairs
 from distjob_redis.faults import Address, RedisFault, Why
+from distjob_redis.feed import Ear
 from distjob_redis.settings import SentinelSettings, address
 
-T = TypeVar("T")
+log = logging.getLogger("distjob.redis")
 
 
-class Sentinels:
-    """Asks sentinels for the address of the primary that they call ``name``."""
+class Primary(Sought):
+    """All keys are at the server that ``settings.name`` is at the sentinels."""
+
+    kind = "sentinel"
 
     def __init__(self, maker: Maker, settings: SentinelSettings) -> None:
-        self.servers = tuple(
-            maker.sentinel(address(host, 26379), settings) for host in settings.hosts
-        )
-        self.name = settings.name
-        self._order = list(self.servers)
-        self._lock = threading.Lock()
+        super().__init__(maker.world, lambda at: maker.data(at, self._look_at), {})
+        hosts = (address(host, 26379) for host in settings.hosts)
+        self.sentinels = tuple(maker.sentinel(host, settings) for host in hosts)
+        self._title = settings.name
+        self._order = list(self.sentinels)
+        """Those that did not answer are asked last."""
+        self._replaced = False
+        """A sentinel has told that it is another, and that was not looked at yet."""
 
     @property
-    def where(self) -> str:
-        """For messages."""
-        return ", ".join(server.name for server in self.servers)
+    def name(self) -> str:  # type: ignore[override]  # it changes
+        where = [self._found] if self._found else self.sentinels
+        return f"{self._title} ({', '.join(server.name for server in where)})"
 
-    async def state(self, server: Server) -> Mapping[str, str]:
+    async def state(self, sentinel: Server) -> Mapping[str, str]:
         """What one of them knows of the primary. Raises `RedisFault`."""
-        told = await server.ask("SENTINEL", "MASTER", self.name)
-        pairs = told.items() if isinstance(told, dict) else zip(*[iter(told)] * 2, strict=True)
-        return {_text(name): _text(fact) for name, fact in pairs}
+        told = await sentinel.ask("SENTINEL", "MASTER", self._title)
+        return {_text(name): _text(fact) for name, fact in pairs(told)}
 
-    async def primary(self) -> Address:
+    def holds(self, server: Server) -> bool:
+        return super().holds(server) and not self._replaced
+
+    async def confirm(self) -> None:
+        await self._find()
+
+    def feeds(self, world: World) -> Sequence[Feed]:
+        command = ("SUBSCRIBE", b"+switch-master")
+        return [
+            sentinel.channel(Alarm(sentinel, self._alarm), world, command)
+            for sentinel in self.sentinels
+        ]
+
+    async def close(self) -> None:
+        async with AsyncExitStack() as closing:
+            for sentinel in self.sentinels:
+                closing.push_async_callback(sentinel.close)
+            closing.push_async_callback(super().close)
+
+    def _alarm(self) -> None:
+        self._doubtful = self._replaced = True
+
+    async def _seek(self) -> Server:
+        return self._at(await self._named())
+
+    async def _take(self, found: Server) -> None:
+        self._replaced = False
+        await super()._take(found)
+
+    async def _named(self) -> Address:
         """The address that the most knowing of most sentinels name.
 
         Raises `RedisFault` if too few answer.
         """
-        enough = len(self.servers) // 2 + 1
+        enough = len(self.sentinels) // 2 + 1
         found: list[tuple[int, Address]] = []
         failures: list[RedisFault] = []
-        for server in list(self._order):
+        for sentinel in self._order:
             try:
-                state = await self.state(server)
-                seen = int(state["config-epoch"]), (state["ip"], int(state["port"]))
-                found.append(seen)
+                state = await self.state(sentinel)
+                found.append((int(state["config-epoch"]), (state["ip"], int(state["port"]))))
             except RedisFault as fault:
                 failures.append(fault)
-                with self._lock:
-                    self._order.remove(server)  # to be asked last
-                    self._order.append(server)
+                self._order = [*(one for one in self._order if one is not sentinel), sentinel]
             if len(found) == enough:
                 return max(found)[1]
         if not found:  # perhaps they can't be used at all
@@ -68,97 +102,53 @@ class Sentinels:
                 if failure.unfit:
                     raise failure
         msg = (
-            f"Redis Sentinel: {len(found)} of {len(self.servers)} sentinels name a primary "
-            f"{self.name!r}, {enough} are needed ({'; '.join(map(str, failures))})"
+            f"Redis Sentinel: {len(found)} of {len(self.sentinels)} sentinels name a primary "
+            f"{self._title!r}, {enough} are needed ({'; '.join(map(str, failures))})"
         )
         raise RedisFault(msg, why=Why.LOST)
-
-
-class Primary(Place):
-    """All keys are at the primary. Callable from any thread, or task."""
-
-    kind = "sentinel"
-
-    def __init__(self, maker: Maker, settings: SentinelSettings) -> None:
-        self.sentinels = Sentinels(maker, settings)
-        self._maker = maker
-        self._known: dict[Address, Server] = {}
-        self._server: Server | None = None
-        """The one that was found last."""
-        self._doubtful = True
-        self._replaced = False
-        """Whether a sentinel has told that it is another, and that was not looked at yet."""
-        self._closed = False
-        self._lock = threading.Lock()
-
-    @property
-    def name(self) -> str:  # type: ignore[override]  # it changes
-        server = self._server
-        return f"{self.sentinels.name} ({server.name if server else self.sentinels.where})"
-
-    async def server(self) -> Server:
-        server = self._server
-        return await self._find() if server is None or self._doubtful else server
-
-    def holds(self, server: Server) -> bool:
-        return self._server is server and not self._replaced
-
-    def doubt(self, server: Server) -> None:
-        if self._server is server:
-            self._doubtful = True
-
-    async def servers(self) -> Sequence[Server]:
-        return (await self.server(),)
-
-    async def confirm(self) -> None:
-        await self._find()
-
-    def watchers(self) -> Sequence[Server]:
-        return self.sentinels.servers
-
-    def alarm(self) -> None:
-        self._doubtful = self._replaced = True
-
-    async def close(self) -> None:
-        self._closed = True
-        async with AsyncExitStack() as closing:
-            for server in (*self.sentinels.servers, *self._known.values()):
-                closing.push_async_callback(server.close)
-
-    async def _on(self, call: Callable[[Server], Coroutine[Any, Any, T]]) -> T:
-        server = await self.server()
-        try:
-            return await call(server)
-        except RedisFault as fault:
-            if fault.why is Why.LOST:
-                self.doubt(server)
-            raise
-
-    async def _find(self) -> Server:
-        at = await self.sentinels.primary()
-        with self._lock:
-            if at not in self._known:
-                if self._closed:
-                    raise RedisFault(f"Redis Sentinel: {self.sentinels.name}: the store was closed")
-                self._known[at] = self._maker.data(at, self._look_at)
-            old, server = self._server, self._known[at]
-            self._server = server
-            self._doubtful = self._replaced = False
-        if old is not None and old is not server:
-            self._maker.world.bell.ring()  # who listens there is to listen here
-            await old.let_go()
-        return server
 
     async def _look_at(self, at: Address, ask: Ask) -> None:
         """Make sure of a server that was connected to: it may be back as what it is no more."""
         where = f"Redis at {at[0]}:{at[1]}"
-        now = await self.sentinels.primary()
+        now = await self._named()
         if now != at:
             msg = f"{where}: the sentinels name {now[0]}:{now[1]} as the primary by now"
             raise RedisFault(msg, why=Why.LOST)
         if "role:master" not in _text(await ask("INFO", "replication")):
             msg = f"{where}: the sentinels name it as the primary, but it is a replica"
             raise RedisFault(msg, "yet, or again", why=Why.LOST)
+
+
+class Alarm(Ear):
+    """One sentinel's word that another server is the primary now.
+
+    A primary that was replaced while it works is not told so for seconds.
+    """
+
+    vital = False
+
+    def __init__(self, sentinel: Server, ring: Callable[[], None]) -> None:
+        self.server = sentinel
+        self._ring = ring
+        self._again = self._warned = False
+
+    def check(self) -> None:
+        """A sentinel stays one."""
+
+    def opened(self) -> None:
+        if self._again:
+            self._ring()  # it may have been said meanwhile
+        self._again = True
+
+    def hear(self, messages: Sequence[bytes]) -> Sequence[tuple[str, Event]]:
+        if messages:
+            self._ring()
+        return ()
+
+    def failed(self, fault: Fault) -> None:
+        if fault.unfit and not self._warned:
+            self._warned = True
+            log.warning("%s: a fail-over is noticed late", fault)
 
 
 def _text(told: Any) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import inf
 from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
 
+from distjob.backend.world import World
 from distjob_redis.client.server import Command, Server
 from distjob_redis.client.wire import packed, socket_of
+from distjob_redis.feed import Channel, Ear
 
 POLL = 0.01
 """Seconds between looks at a subscription whose socket redis-py does not show."""
@@ -28,7 +30,7 @@ class BlockingServer(Server):
         super().__init__(*given)
         self._kept: deque[Any] = deque()
 
-    async def exchange(self, commands: Sequence[Command], *, change: bool) -> list[Any]:
+    async def exchange(self, commands: Sequence[Command], *, change: bool = False) -> list[Any]:
         connection = await self._take()
         intact = False
         try:
@@ -42,10 +44,10 @@ class BlockingServer(Server):
                 self._kept.append(connection)
             else:  # what may still arrive must not answer the next command
                 self.give_up(connection)
-        return replies
+        return self.replies(replies)
 
-    def line(self, ring: Callable[[], None]) -> BlockingLine:  # noqa: ARG002  its file tells
-        return BlockingLine(self)
+    def channel(self, ear: Ear, world: World, command: Command) -> Channel:
+        return BlockingChannel(self, ear, world, command)
 
     async def let_go(self) -> None:
         with contextlib.suppress(IndexError):  # another thread may be quicker
@@ -57,7 +59,7 @@ class BlockingServer(Server):
         self._pool.disconnect()
 
     async def connected(self) -> Any:
-        """A new connection."""
+        """A new connection. Raises `RedisFault`."""
         connection = None
         intact = False
         try:
@@ -76,8 +78,7 @@ class BlockingServer(Server):
             if connection is not None:
                 raise
             # Of a recipe of the user's: credentials that could not be had, and the like.
-            failure = ConnectionError(f"{type(error).__name__}: {error}")
-            raise self.fault(failure) from error
+            raise self.fault(ConnectionError(f"{type(error).__name__}: {error}")) from error
         finally:
             if connection is not None and not intact:
                 self.give_up(connection)
@@ -114,49 +115,54 @@ def _is_usable(connection: Any) -> bool:
     return True
 
 
-class BlockingLine:
-    """A subscription whose socket is read by whoever takes."""
+class BlockingChannel(Channel):
+    """Its socket is read by whoever takes."""
 
-    def __init__(self, server: BlockingServer) -> None:
+    def __init__(self, server: BlockingServer, *given: Any) -> None:
+        super().__init__(*given)
         self._server = server
         self._connection: Any = None
         self._failure: RedisError | OSError | None = None
         """Why nothing comes any more: redis-py would connect anew, and not subscribe."""
 
-    async def open(self, command: Command) -> None:
-        self._connection = await self._server.connected()
-        self._send(command)
+    async def prod(self) -> None:
+        self._send(("PING",))
 
-    def take(self) -> list[Any]:
+    def when_readable(self) -> int | None:
+        return socket_of(self._connection)
+
+    def pause(self) -> float:
+        if self._failure is not None:
+            return 0.0
+        return inf if self.when_readable() is not None else POLL
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        self._messages = []
+        if connection is not None:
+            self._server.give_up(connection)
+
+    async def _connect(self) -> None:
+        self._connection, self._failure = await self._server.connected(), None
+        self._send(self._command)
+
+    def _read(self) -> list[Any]:
         come: list[Any] = []
+        if (connection := self._connection) is None:
+            return come
         try:
-            while self._failure is None and self._connection.can_read(timeout=0):
-                told = self._connection.read_response(disable_decoding=True, push_request=True)
-                come.append(told)
+            while self._failure is None and connection.can_read(timeout=0):
+                come.append(connection.read_response(disable_decoding=True, push_request=True))
         except (RedisError, OSError) as error:
             self._failure = error
         if self._failure is not None and not come:  # else the next time
             raise self._server.fault(self._failure) from self._failure
         return come
 
-    async def ping(self) -> None:
-        self._send(("PING",))
-
-    def file(self) -> int | None:
-        return socket_of(self._connection)
-
-    def pause(self) -> float:
-        if self._failure is not None:
-            return 0.0
-        return inf if self.file() is not None else POLL
-
-    async def close(self) -> None:
-        if (connection := self._connection) is not None:
-            self._connection = None
-            self._server.give_up(connection)
-
     def _send(self, command: Command) -> None:
+        if (connection := self._connection) is None:
+            return
         try:
-            self._connection.send_packed_command([packed(command)], check_health=False)
+            connection.send_packed_command([packed(command)], check_health=False)
         except (RedisError, OSError) as error:
             raise self._server.fault(error) from error

@@ -40,21 +40,17 @@ _LONG = 3600.0
 """Seconds after which `PlainWire` asks redis-py again for a reply."""
 
 
-def packed(command: Command) -> bytes:
-    """A command of bytes, str and int, in RESP."""
-    if hiredis is None:
-        return written(command)
-    data: bytes = hiredis.pack_command(command)
-    return data
-
-
 def written(command: Command) -> bytes:
-    """As `packed`, without hiredis."""
+    """A command of bytes, str and int, in RESP."""
     parts = [b"*%d\r\n" % len(command)]
     for word in command:
         data = word if isinstance(word, bytes) else str(word).encode()
         parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
     return b"".join(parts)
+
+
+packed: Callable[[Command], bytes] = written if hiredis is None else hiredis.pack_command
+"""The same, by hiredis where it is there."""
 
 
 def socket_of(connection: Any) -> int | None:

@@ -7,16 +7,14 @@ import sys
 import click
 
 from distjob.cli.hold import check_system, connected, hold
-from distjob.cli.options import Runs, Seconds, Source, Words, store_options, vm_argument
+from distjob.cli.options import Runs, Seconds, Source, Words, store_options, vms_argument
 from distjob.cli.output import terminable
 from distjob.config import load
-from distjob.lease import Lease
-from distjob.rules.jobs import PLAIN_JOBS, AgentJob, AsyncJob, Job
+from distjob.rules.jobs import PLAIN_JOBS, AgentJob, AnyJobLike, AsyncJob, Job
 
 
 @click.command(cls=Runs)
-@vm_argument()
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@vms_argument()
 @click.option("--job", type=Words(PLAIN_JOBS), help="The sync job to hold.")
 @click.option("--agent", type=Words(AgentJob), help="The guest agent's job to hold.")
 @click.option("--async", "kind", type=Words(AsyncJob), help="The async job to hold.")
@@ -25,7 +23,7 @@ from distjob.rules.jobs import PLAIN_JOBS, AgentJob, AsyncJob, Job
 @store_options
 def run(
     *,
-    vm: str,
+    vms: tuple[str, ...],
     command: tuple[str, ...],
     job: str | None,
     agent: str | None,
@@ -34,14 +32,17 @@ def run(
     api: str,
     source: Source,
 ) -> None:
-    """Run COMMAND while a job on VM is held.
+    """Run COMMAND while a job on VM is held, or on each of several VMs.
 
     \b
         distjob run vm-42 --job modify -- virsh attach-disk vm-42 /dev/sdb vdb
         distjob run vm-42 --async backup --wait 600 -- ./backup.sh vm-42
+        distjob run vm-42 vm-43 --job modify -- ./swap-disks.sh
 
     Give --job, --agent (or both), or --async. The command finds DISTJOB_VM, DISTJOB_JOB,
-    DISTJOB_TOKEN (the grant's number, for logs) and DISTJOB_FENCE in its environment.
+    DISTJOB_TOKEN (the grant's number, for logs) and DISTJOB_FENCE in its environment. With several
+    VMs, all or none are held: then these are DISTJOB_VM_1, DISTJOB_VM_2 and so on, in the order in
+    which they are named here, and DISTJOB_COUNT is how many.
 
     All its processes are stopped (SIGTERM, then SIGKILL) before the job can pass to another: also
     if this process is killed or stopped, or its store is cut off. What they start elsewhere
@@ -59,12 +60,16 @@ def run(
     check_system()
     settings = load(source)
     with terminable(), connected(settings) as client:
-        if kind:
-            lease: Lease = client.begin_async(vm, AsyncJob(kind), api=api, wait=wait)
-        elif job:
-            both = AgentJob(agent) if agent else None
-            lease = client.begin(vm, Job(job), agent=both, api=api, wait=wait)
-        else:
-            lease = client.begin_agent(vm, AgentJob(agent or ""), api=api, wait=wait)
-        code = hold(client, lease, command, settings=settings, finish=lambda _code: lease.end())
+        wanted = dict.fromkeys(vms, _job(job, agent, kind))
+        leases = client.begin_many(wanted, api=api, wait=wait)
+        code = hold(client, leases, command, settings=settings, finish=lambda _code: leases.end())
     sys.exit(code)
+
+
+def _job(job: str | None, agent: str | None, kind: str | None) -> AnyJobLike:
+    """What is begun of each VM."""
+    if kind:
+        return AsyncJob(kind)
+    if job and agent:
+        return Job(job), AgentJob(agent)
+    return Job(job) if job else AgentJob(agent or "")

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from distjob import clock
 from distjob.cli.run import warden
 from distjob.lease import Lease
+from distjob.leases import Leases
 
 FORWARDED = (
     *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM),
@@ -47,22 +48,24 @@ class Outcome(NamedTuple):
 
 
 def supervise(
-    lease: Lease,
+    lease: Lease | Leases,
     ttl: float,
     command: Sequence[str],
     environment: Mapping[str, str],
     say: Callable[[str], None],
+    *,
+    name: str,
 ) -> Outcome:
     """Run ``command`` for as long as ``lease`` is held; nothing of it is left when this returns.
 
-    ``ttl``: of the lease's session, in seconds. Main thread only. Raises OSError if no process
-    can be started.
+    ``ttl``: of the lease's session, in seconds. ``name``: what the lease is called when something
+    is said of it. Main thread only. Raises OSError if no process can be started.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, _wakeups() as (wakeups, wakeup):
         ours.settimeout(0)
         warden.become_subreaper()  # for what a killed warden would leave behind
-        supervision = _Supervision(lease, ours, wakeups, say)
+        supervision = _Supervision(lease, name, ours, wakeups, say)
         supervision.renew()  # before the start: a command without a deadline must not be
         lease.on_lost(lambda: _poke(wakeup))  # perhaps long after: a closed socket is no fd
         with theirs:
@@ -88,13 +91,15 @@ def supervise(
 class _Supervision:
     def __init__(
         self,
-        lease: Lease,
+        lease: Lease | Leases,
+        name: str,
         control: socket.socket,
         wakeups: socket.socket,
         say: Callable[[str], None],
     ) -> None:
         self.outcome = Outcome()
         self._lease = lease
+        self._name = name
         self._control = control
         self._wakeups = wakeups
         self._say = say
@@ -142,10 +147,7 @@ class _Supervision:
             case "lease":
                 self.outcome = self.outcome._replace(forced=True)
                 what = "is lost" if self._lease.lost else "was not renewed in time"
-                self._say(
-                    f"VM {self._lease.vm!r}: the lease of {self._lease.job} {what}: stopping the"
-                    " command"
-                )
+                self._say(f"{self._name} {what}: stopping the command")
             case "left":
                 self._say(f"stopping what the command left running ({number} processes)")
         return True

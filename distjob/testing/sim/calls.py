@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distjob.protocol.begin import GRACE
+from distjob.protocol.change import GRACE
 from distjob.protocol.parts import HeldJob, Wish
 from distjob.rules.ticket import Progress
 from distjob.testing.sim.faults import TIMEOUT

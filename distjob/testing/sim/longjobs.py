@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from distjob.errors import BackendUnavailable, ClientClosed, DistjobError, LeaseLost
 from distjob.protocol import outside, owner
-from distjob.protocol.begin import GRACE
+from distjob.protocol.change import GRACE
 from distjob.protocol.effects import Op
 from distjob.protocol.look import JobStatus, VMStatus, status
 from distjob.protocol.parts import Wish

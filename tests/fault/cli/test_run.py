@@ -84,6 +84,45 @@ def test_environment(
         assert 0 < token < lease.token
 
 
+def test_of_several_vms_all_are_held(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTJOB_FENCE", "of a run around this one")
+    both = ("a vm", "--job", "modify")
+    show = "import os, json; print(json.dumps(dict(os.environ))); input()"
+    run = bench.run(sys.executable, "-c", show, options=both, stdin=subprocess.PIPE)
+    assert run.stdout
+    assert run.stdin
+    seen = json.loads(run.stdout.readline())
+    assert seen["DISTJOB_COUNT"] == "2"
+    assert "DISTJOB_FENCE" not in seen
+    with bench.client() as other:
+        for number, vm in enumerate(("vm", "a vm"), 1):  # as they are named, not as they are begun
+            [holder] = other.status(vm).holders
+            assert seen[f"DISTJOB_VM_{number}"] == vm
+            assert seen[f"DISTJOB_JOB_{number}"] == "modify"
+            assert seen[f"DISTJOB_TOKEN_{number}"] == str(holder.token)
+            assert Fence.parse(seen[f"DISTJOB_FENCE_{number}"]).token == holder.token
+        blocked = bench.run("echo", "ran", options=("b", *both[1:], "--wait", "0"))
+        code, out, err = ended(blocked)
+        assert (code, out) == (75, "")
+        assert "VM 'vm': modify waited" in err
+        assert "was given back: 'b'" in err
+        run.stdin.write("\n")
+        assert ended(run)[0] == 0
+        assert other.list() == []
+
+
+def test_the_loss_of_one_of_several_ends_the_command(bench: Bench) -> None:
+    run = bench.run("sleep", "60", options=("other", "--job", "modify"))
+    with bench.client() as client:
+        bench.until(lambda: client.status("vm").holders)
+        client.evict("vm", [client.status("vm").holders[0].ticket])
+        code, _, err = ended(run)
+        assert code == 70
+        assert "VMs 'vm', 'other': one of the leases of modify is lost: stopping" in err
+        assert "VM 'vm': the lease of modify" in err
+        assert client.list() == []
+
+
 def test_signals_and_descriptors_are_as_everywhere(bench: Bench) -> None:
     look = "grep -E '^Sig(Blk|Ign)' /proc/self/status; ls /proc/self/fd | wc -l"
     plain = subprocess.run(["sh", "-c", look], capture_output=True, text=True, check=True)

@@ -11,7 +11,7 @@ import pytest
 
 from distjob.errors import ConfigError, DistjobError
 from distjob.store import Store, Woken
-from on_redis import TTL, URL_SECRET, Connect, assert_secret, commit_waking
+from on_redis import TTL, Connect, assert_secret, commit_waking
 from proxy import Proxy
 from servers import RedisServer
 
@@ -74,13 +74,6 @@ def test_connecting_takes_few_round_trips(connect: Connect, proxy: Proxy) -> Non
     """All that is rehearsed goes in one."""
     connect(f"redis://{proxy.address}/0")
     assert proxy.requests <= 10
-
-
-def test_a_wrong_password(connect: Connect, redis_server: RedisServer, user: str) -> None:
-    url = f"redis://distjob:{URL_SECRET}x@127.0.0.1:{redis_server.port}/0"
-    with pytest.raises(ConfigError, match=r"redis\.url") as caught:
-        connect(url)
-    assert_secret(caught.value)
 
 
 def test_tls_with_certificates_of_both_sides(

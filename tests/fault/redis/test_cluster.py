@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 
+import distjob
 from distjob import Client, clock
 from distjob.errors import BackendUnavailable, ConfigError, LeaseLost, OutcomeUnknown
 from distjob.rules.jobs import Job
@@ -305,6 +306,44 @@ def test_a_shard_that_is_lost_takes_nothing_else_along(
         version = committed(alive, "vm", b"x", you, you)
         assert version > held
         assert list(alive.receive(you, 5.0)) == [Woken("vm", version, b"x")]
+
+
+def test_the_death_of_a_primary_costs_the_jobs_on_it_and_no_other(
+    redis_cluster: RedisCluster, fresh_namespace: str
+) -> None:
+    """Three primaries without replicas, forty jobs of one controller."""
+    for primary in (primaries := redis_cluster.primaries()):
+        redis_cluster.replica_of(primary).kill()
+    hosts = [node.address for node in primaries]
+    settings = {
+        "backend": "redis",
+        "namespace": fresh_namespace,
+        "session": {"ttl": 5.0},
+        "redis": {"cluster": {"hosts": hosts}, "timeout": 1.0},
+    }
+    with distjob.connect(settings) as jobs:
+        leases = {vm: jobs.begin(vm, Job.MODIFY) for vm in VMS}
+        there = {node: vms_at(node, fresh_namespace) for node in primaries}
+        assert set().union(*there.values()) == set(VMS)
+        dying = max(there, key=lambda node: len(there[node]))
+        lost = {vm: threading.Event() for vm in there[dying]}
+        assert 0 < len(lost) < len(VMS)
+        for vm, event in lost.items():
+            leases[vm].on_lost(event.set)
+        dying.kill()
+        for vm, event in lost.items():
+            assert event.wait(PATIENCE), f"{vm} was not told"
+        for vm in leases.keys() - lost.keys():  # renewed meanwhile: the others' time has run out
+            leases[vm].check()
+            leases[vm].end()
+            jobs.begin(vm, Job.MODIFY).end()
+        assert all(leases[vm].lost for vm in lost)
+
+
+def vms_at(node: RedisServer, namespace: str) -> set[str]:
+    with asking(node) as client:
+        keys = [key.decode() for key in client.scan_iter(f"distjob:{{{namespace}:*:vm:*")]
+    return {key.rpartition(":")[2] for key in keys}
 
 
 def test_a_shard_can_be_connected_to_while_another_is_down(

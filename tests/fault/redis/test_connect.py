@@ -16,6 +16,7 @@ from distjob.errors import BackendUnavailable, ConfigError, DistjobError
 from distjob_redis import ClusterSettings, RedisSettings, SentinelSettings, backend
 from on_redis import SECRET, assert_secret, connected, opened_in
 from servers import DEPLOY, RedisCluster, RedisSentinel, RedisServer, free_port
+from servers.redis_sentinel import DOWN_AFTER
 
 TIMEOUT = 1.0
 Refused = Callable[..., str]
@@ -51,16 +52,18 @@ def refused(world: str) -> Refused:
 
 
 KINDS = pytest.mark.parametrize("kind", ["url", "sentinel", "cluster"])
+SOUGHT = pytest.mark.parametrize("kind", ["sentinel", "cluster"])
+"""The fault contract says the same of one server."""
 
 
-@KINDS
+@SOUGHT
 def test_nobody_listens(kind: str, refused: Refused) -> None:
     address = f"127.0.0.1:{free_port()}"
     said = refused(way(kind, address, user="distjob", password=SECRET), BackendUnavailable)
     assert address in said
 
 
-@KINDS
+@SOUGHT
 def test_a_web_server(kind: str, refused: Refused) -> None:
     with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -137,7 +140,8 @@ def test_users(
         store.close()
         wrong = settings_of(kind, address, SECRET + "x")
         assert "password was refused" in refused(wrong)
-    for lacking in ("-set", "-evalsha"):
+    more = ("-asking", "-spublish", "-ssubscribe") if kind == "cluster" else ()
+    for lacking in ("-set", "-evalsha", *more):
         with user(nodes, kind, lacking):
             assert "users.acl" in refused(right)
 
@@ -187,10 +191,11 @@ def level_of(findings: dict[str, str], words: str) -> str:
 
 def test_what_examine_finds_of_one_server(redis_server: RedisServer, fresh_namespace: str) -> None:
     settings = RedisSettings(url=redis_server.url)
-    good = found(settings, fresh_namespace)
-    assert set(good.values()) == {"ok"}, good
     with redis.Redis.from_url(redis_server.url) as admin:
         before = admin.config_get("appendfsync")["appendfsync"]
+        admin.config_set("appendfsync", "always")
+        good = found(settings, fresh_namespace)
+        assert {*good.values()} == {"ok"}, good
         admin.config_set("appendfsync", "no")
         admin.config_set("maxmemory-policy", "allkeys-lru")
         try:
@@ -225,7 +230,13 @@ def test_what_examine_finds_of_sentinels(
             assert level_of(found(whole, fresh_namespace), "cut off from its 1") == "warning"
             admin.config_set(name, 1)
             assert level_of(found(whole, fresh_namespace), "cut off from its 1") == "nothing"
+            assert level_of(found(whole, fresh_namespace), "a fail-over takes longer") == "nothing"
+            redis_sentinel.watchers[0].ask("SENTINEL SET distjob down-after-milliseconds 30000")
+            assert level_of(found(whole, fresh_namespace), "a fail-over takes longer") == "warning"
         finally:
+            redis_sentinel.watchers[0].ask(
+                f"SENTINEL SET distjob down-after-milliseconds {1000 * DOWN_AFTER:.0f}"
+            )
             admin.config_set(name, before)
     assert level_of(found(part, fresh_namespace), "1 sentinel(s) are named") == "warning"
     assert level_of(found(part, fresh_namespace), "knows 3 sentinels") == "warning"
@@ -243,9 +254,14 @@ def test_what_examine_finds_of_a_cluster(redis_cluster: RedisCluster, fresh_name
     with redis.Redis(host=node.host, port=node.port) as admin:
         before = admin.config_get(name)[name]
         admin.config_set(name, "yes")
+        patience = "cluster-node-timeout"
+        usual = admin.config_get(patience)[patience]
+        admin.config_set(patience, 15_000)
         try:
             findings = found(settings, fresh_namespace)
         finally:
             admin.config_set(name, before)
+            admin.config_set(patience, usual)
     assert level_of(findings, "stops serving when any slot") == "warning"
+    assert level_of(findings, f"{patience} 15000: a fail-over takes longer") == "warning"
     assert "danger" not in findings.values()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import pytest
 import redis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
@@ -16,29 +14,6 @@ from distjob_redis import RedisRecipe
 from distjob_redis.faults import Why, meaning
 from on_redis import TTL, Connect, failed
 from proxy import Proxy
-
-
-@pytest.mark.parametrize("command", [b"SET", b"PEXPIRE", b"DEL"])
-def test_session_verbs_say_that_they_are_unanswered(
-    through: Store, proxy: Proxy, command: bytes
-) -> None:
-    me = through.open_session(TTL, "me")
-    proxy.drop_next_reply(to=command)
-    verbs: dict[bytes, Callable[[], object]] = {
-        b"SET": lambda: through.open_session(TTL, "me"),
-        b"PEXPIRE": lambda: through.keep_alive(me),
-        b"DEL": lambda: through.close_session(me),
-    }
-    assert failed(verbs[command]).unanswered
-    assert through.keep_alive(me) is (command != b"DEL")
-
-
-def test_refused_is_not_unanswered(through: Store, proxy: Proxy) -> None:
-    me = through.open_session(TTL, "me")
-    proxy.refuse()
-    assert not failed(lambda: through.commit("vm", ABSENT, b"one", me, ())).unanswered
-    proxy.accept()
-    assert isinstance(through.commit("vm", ABSENT, b"one", me, ()), Committed)
 
 
 def test_a_connection_cut_while_idle_costs_nothing(through: Store, proxy: Proxy) -> None:

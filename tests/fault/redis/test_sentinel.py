@@ -180,7 +180,10 @@ def test_a_sentinel_in_the_place_of_a_server(redis_sentinel: RedisSentinel) -> N
 
 
 def test_a_user_at_the_sentinels_as_in_the_file(
-    redis_sentinel: RedisSentinel, fresh_namespace: str, world: str
+    redis_sentinel: RedisSentinel,
+    fresh_namespace: str,
+    world: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It may ask for the primary, and be told of another; doctor needs no more."""
     words = (DEPLOY / "sentinel.users.acl").read_text(encoding="utf-8").split()
@@ -205,6 +208,11 @@ def test_a_user_at_the_sentinels_as_in_the_file(
             redis_sentinel.fail_over()
             assert list(waiting.result(PATIENCE)) == [Missed()]
         store.close()
+        for watcher in watchers:
+            watcher.execute_command("ACL", "SETUSER", "distjob", "-subscribe")
+        opened_in(world, section, fresh_namespace).close()
+        assert caplog.text.count("subscribe") >= len(watchers)
+        assert "noticed late" in caplog.text
         for watcher in watchers:
             watcher.execute_command("ACL", "SETUSER", "distjob", "-sentinel|master", "-sentinel")
         with pytest.raises(ConfigError, match=r"(?i)sentinel"):

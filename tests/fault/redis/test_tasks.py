@@ -120,33 +120,6 @@ def test_commits_share_a_connection_and_round_trips(
     on_loop(test)
 
 
-def test_one_that_is_cancelled_does_not_disturb_its_neighbours(
-    redis_server: RedisServer, fresh_namespace: str
-) -> None:
-    async def test() -> None:
-        async with opened(redis_server.port, fresh_namespace) as store:
-            me = await store.open_session(60.0, "me")
-            for turns in range(6):  # before it is sent, while it is under way, when it is answered
-                tasks = [
-                    asyncio.create_task(store.commit(f"vm-{turns}-{n}", ABSENT, b"%d" % n, me, ()))
-                    for n in range(MANY)
-                ]
-                for _ in range(turns):
-                    await asyncio.sleep(0)
-                for task in tasks[::3]:
-                    task.cancel()
-                replies = await asyncio.gather(*tasks, return_exceptions=True)
-                for number, reply in enumerate(replies):
-                    if isinstance(reply, asyncio.CancelledError):
-                        assert number % 3 == 0
-                        continue
-                    assert isinstance(reply, Committed), reply
-                    found = await store.read(f"vm-{turns}-{number}")
-                    assert (found.version, found.value) == (reply.version, b"%d" % number)
-
-    on_loop(test)
-
-
 @pytest.mark.parametrize("protocol", [2, 3])
 @pytest.mark.parametrize("by", ["hiredis", "public names", "redis-py's parser"])
 def test_with_and_without_hiredis_and_private_names(
@@ -379,26 +352,6 @@ def test_who_can_not_be_reached_is_told_to_all_at_once(proxy: Proxy, fresh_names
     on_loop(test)
 
 
-def test_a_server_that_hangs_is_given_up_in_time(
-    redis_server: RedisServer, fresh_namespace: str
-) -> None:
-    async def test() -> None:
-        async with opened(redis_server.port, fresh_namespace, timeout=0.5) as store:
-            me = await store.open_session(TTL, "me")
-            await at_once(store, me, 1)
-            redis_server.pause()
-            try:
-                begun = clock.monotonic()
-                replies = await at_once(store, me, MANY)
-                assert 0.4 < clock.monotonic() - begun < 2.0
-            finally:
-                redis_server.resume()
-            assert all(isinstance(one, BackendUnavailable) and one.unanswered for one in replies)
-            assert (await store.read("vm-0")).value == b"x"
-
-    on_loop(test)
-
-
 def test_a_loop_that_is_held_up_loses_no_reply(
     redis_server: RedisServer, fresh_namespace: str
 ) -> None:
@@ -507,26 +460,6 @@ def test_one_who_never_receives_is_cut_off_and_told_so(
             assert len(events) < MANY / 2
             version = await committed(store, "vm", me, me)
             assert list(await store.receive(me, 5.0)) == [Woken("vm", version, b"x")]
-
-    on_loop(test)
-
-
-def test_close_ends_a_receive_and_fails_what_is_under_way(
-    redis_server: RedisServer, fresh_namespace: str
-) -> None:
-    async def test() -> None:
-        async with opened(redis_server.port, fresh_namespace) as store:
-            me = await store.open_session(TTL, "me")
-            receiving = asyncio.create_task(result(store.receive(me, 30.0)))
-            reading = [asyncio.create_task(result(store.read("vm"))) for _ in range(MANY)]
-            await asyncio.sleep(0)
-            await store.close()
-            told = await receiving
-            assert isinstance(told, BackendUnavailable) or list(told) == []
-            for found in await asyncio.gather(*reading):
-                assert isinstance(found, BackendUnavailable) or found.value is None
-            for verb in (store.read("vm"), store.receive(me, 1.0), store.open_session(TTL, "me")):
-                assert isinstance(await result(verb), BackendUnavailable)
 
     on_loop(test)
 
