@@ -30,7 +30,6 @@ project = "distjob"
 author = copyright = "The distjob authors"  # noqa: A001  # Sphinx reads it under this name
 release = version = distjob.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["examples"]
 suppress_warnings = ["misc.highlighting_failure"]  # examples in JSON and YAML leave things out
 linkcheck_timeout = 20
 
