@@ -29,8 +29,9 @@ from distjob.errors import (
     RecordError,
     StaleToken,
 )
+from distjob.files.faults import FileFault
 from distjob.files.filesystems import IN_MEMORY, NETWORK, filesystems
-from distjob.files.sqlite import FileFault, SqliteFile
+from distjob.files.sqlite import SqliteFile
 from distjob.rules.fence import Fence
 from distjob.rules.jobs import Slot
 
