@@ -25,8 +25,11 @@ fast:  ## tests/unit: rules, protocol, texts, house rules; within a minute, no s
 test:  ## all tests, on real servers
 	$(BIN)/python -m pytest
 
-docs:  ## what the pages say is run and followed; to build them comes with the docs site
-	$(BIN)/python -m pytest tests/unit/test_docs.py
+docs:  ## the docs site, in build/site: warnings are errors, links within it are followed
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs build/site
+
+links:  ## whether the pages of others that the docs link to are there; needs the net
+	$(BIN)/python -m sphinx -W --keep-going -q -b linkcheck docs build/links
 
 bench:  ## the benchmark: make bench CONFIG=distjob.yaml, of a Redis, etcd or ZooKeeper
 	$(BIN)/python -m distjob.testing.bench --config $(or $(CONFIG),$(error say which server: make bench CONFIG=distjob.yaml))
@@ -43,4 +46,8 @@ history:  ## real processes, killed and stopped, for SECONDS on STORE (its secti
 matrix:  ## oldest and newest client libraries, on each Python from 3.11 that is here
 	$(PYTHON) .ci/matrix.py
 
-.PHONY: help venv lint types fast test docs bench worlds explore history matrix
+package:  ## sdist and wheel, in dist; TAG=v1.2.3 must be their version
+	test -z "$(TAG)" || test "$(TAG)" = "v$$($(BIN)/python -m hatchling version)"
+	$(BIN)/python -m hatchling build -d dist
+
+.PHONY: help venv lint types fast test docs links bench worlds explore history matrix package

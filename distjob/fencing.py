@@ -29,8 +29,9 @@ from distjob.errors import (
     RecordError,
     StaleToken,
 )
+from distjob.files.faults import FileFault
 from distjob.files.filesystems import IN_MEMORY, NETWORK, filesystems
-from distjob.files.sqlite import FileFault, SqliteFile
+from distjob.files.sqlite import SqliteFile
 from distjob.rules.fence import Fence
 from distjob.rules.jobs import Slot
 
@@ -43,12 +44,10 @@ __all__ = ["Fence", "Guard"]
 class Guard:
     """The highest floor admitted for each (VM, slot), kept in the SQLite file ``path``.
 
-    Args:
-        path: the file; made if it is missing. Its folder must exist, on a local disk.
-        wait: seconds that a call waits for other threads, and again for other processes, that
-            use the file, above all for the body of an `exclusively`. 30 by default.
-        volatile: accept a file in memory (tmpfs), which a reboot empties: for tests, and for a
-            resource that a reboot resets, too.
+    ``path``: made if it is missing; its folder must exist, on a local disk. ``wait``: seconds that
+    a call waits for other threads, and again for other processes, that use the file, above all for
+    the body of an `exclusively`; 30 by default. ``volatile``: accept a file in memory (tmpfs),
+    which a reboot empties: for tests, and for a resource that a reboot resets, too.
 
     Raises BackendUnavailable if the file can't be opened, RecordError if it is corrupt or not a
     guard's, BadRequest for ``:memory:``, a network file system and, if not ``volatile``, tmpfs.

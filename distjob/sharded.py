@@ -181,8 +181,8 @@ def connect(
     ``source``: path of a YAML file, a dict of the same shape, the store's URL (``redis://...``, all
     else by default), loaded settings, or None for the defaults (an SQLite file: root's is
     /var/lib/distjob/jobs.db, another user's $XDG_STATE_HOME/distjob/jobs.db or
-    ~/.local/state/distjob/jobs.db; the folder is made). See docs/configuration.md. ``hooks``: told
-    what happens to this client's jobs, see `distjob.hooks`.
+    ~/.local/state/distjob/jobs.db; the folder is made). See docs/reference/configuration.md.
+    ``hooks``: told what happens to this client's jobs, see `distjob.hooks`.
     Of a store with several shards the first that can be reached is connected to, each of the others
     when it is first used. Raises ConfigError (file, key path and what would be right),
     BackendUnavailable (it can't be reached now).

@@ -273,7 +273,7 @@ class Backend(msgspec.Struct, frozen=True):
     What does not go together its ``__post_init__`` refuses, by `distjob.backend.sections.Mistake`.
     """
     source: Callable[[Any, str, float, World, int], Coroutine[Any, Any, Source]]
-    """(settings, namespace, TTL of the sessions in seconds, world, shard) -> a `Source`.
+    """(settings, namespace, TTL of the sessions in seconds, world, shard) -> a source.
 
     Imports the client library; checks what the server must have and what all controllers of the
     namespace must agree on. Raises `Fault` or `ConfigError`.

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _MARK = "-bell-"
+# readv and writev: eventlet's read and write would wait where the system's say that they would.
 
 
 class Bell:
@@ -36,7 +37,7 @@ class Bell:
         if self.number is None:
             return False
         try:
-            return bool(os.read(self.number, 4096))
+            return bool(os.readv(self.number, [bytearray(4096)]))
         except BlockingIOError:
             return False
 
@@ -55,7 +56,7 @@ def ring(file: Path, sessions: Iterable[str]) -> None:
             number = os.open(_bell(file, session), os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
             try:
                 if stat.S_ISFIFO(os.fstat(number).st_mode):
-                    os.write(number, b"!")
+                    os.writev(number, [b"!"])
             finally:
                 os.close(number)
 

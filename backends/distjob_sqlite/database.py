@@ -18,8 +18,9 @@ from pathlib import Path
 
 from distjob.backend.source import Fault
 from distjob.errors import ConfigError
+from distjob.files.faults import FileFault
 from distjob.files.filesystems import NETWORK, filesystems
-from distjob.files.sqlite import FileFault, SqliteFile
+from distjob.files.sqlite import SqliteFile
 from distjob_sqlite.faults import broken, meaning
 
 SCHEMA = 1

@@ -48,11 +48,14 @@ class Elsewhere:
         return max(0.0, since + ttl - now)
 
     def purge(self, sql: sqlite3.Connection) -> list[str]:
-        """Delete those that have ended, which are returned, in a transaction."""
+        """Delete those that have ended, in a transaction: they are never renewed any more.
+
+        Returns which.
+        """
         rows = sql.execute(
             "SELECT id, ttl, deadline FROM session WHERE boot <> ?", (self._ours,)
         ).fetchall()
-        self._seen = {session: self._seen[session] for session, *_ in rows if session in self._seen}
+        self._seen = {id_: self._seen[id_] for id_, _, _ in rows if id_ in self._seen}
         dead = [row[0] for row in rows if not self.remaining(*row)]
         sql.executemany("DELETE FROM session WHERE id = ?", [(session,) for session in dead])
         return dead

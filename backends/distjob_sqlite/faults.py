@@ -10,7 +10,7 @@ from pathlib import Path
 
 from distjob.backend.source import Fault
 from distjob.errors import RecordError
-from distjob.files.sqlite import FileFault
+from distjob.files.faults import FileFault
 
 _REMEDIES = {
     FileFault.BUSY: "look for a backup tool or a shell with an open transaction",

@@ -85,7 +85,7 @@ class SqliteFeed:
 
     async def take(self) -> Sequence[tuple[str, Event]]:
         with self._lock:
-            rung = any([bell.rung() for bell in self._bells.values()])  # noqa: C419  empties all
+            rung = sum(bell.rung() for bell in self._bells.values()) > 0  # all of them are emptied
         change, mail = await self._world.aside(self._look, lane=_LANE)
         if change != self._change:
             self._change, self._changed_at = change, self._world.monotonic()

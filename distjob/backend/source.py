@@ -1,7 +1,7 @@
-"""What a backend's author writes: a `Source`, the verbs of one server, and its `Feed`s.
+"""What a backend's author writes: a `Source`, the verbs of one server, and a `Feed`.
 
 A source says what to ask, what the answer means, where to listen and how to log in. Everything
-that waits, receives, listens, lives and fails is written once, in this package: `OpenStore` makes
+that waits, receives, listens, lives and fails is written once, in this package: ``OpenStore`` makes
 of a source the store that a client uses (`distjob.store`), blocking or on asyncio.
 
 What holds for every verb of a source:
@@ -9,7 +9,7 @@ What holds for every verb of a source:
 - It sends what it has to send **once**. Who may send again is the caller, who knows how.
 - It is a coroutine that awaits only what its `World` gives, and so runs in threads, in tasks and
   in simulated time. Verbs are called side by side, from any thread or task.
-- It is atomic and linearizable for one VM. What the servers can't promise, `guarantees` says.
+- It is atomic and linearizable for one VM. What the servers can't promise, its guarantees say.
 - It fails by `Fault`, which says whether a change may have been made; by `RecordError` for data of
   ours that make no sense; in opening, by `ConfigError` for what only a person can mend. A fault of
   a client library is turned into a `Fault` in the backend's file ``faults.py``, and nowhere else.

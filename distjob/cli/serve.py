@@ -105,7 +105,7 @@ def serve(
     what = f"tokens: {tokens}" if tokens else "reads only, no --tokens"
     say(f"serving http://{shown}:{there.getsockname()[1]}/ ({what})")
     if not inside and not names:
-        say(f"anybody who reaches {host} may look; nothing is encrypted: see docs/serve.md")
+        say(f"anybody who reaches {host} may look; nothing is encrypted: see docs/howto/serve.md")
     allowed = {*LOOPBACK, *(name.lower() for name in names)} if inside or names else None
     with there:
         server.serve(settings, there, every=every, people=people, names=allowed)

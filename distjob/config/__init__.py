@@ -152,12 +152,11 @@ class _Verbatim(str):
 def load(source: str | os.PathLike[str] | Mapping[str, Any] | Settings | None = None) -> Settings:
     """Read and check settings; nothing is connected to.
 
-    Args:
-        source: the path of a YAML file; a URL of the store, such as ``redis://localhost:6379/0``,
-            which leaves all else as it is by default; a mapping of the same shape as the file
-            (from code, ``${VAR}`` and ``K_file`` have their meaning there, too); None for the
-            defaults; or Settings, which are returned as they are. Relative paths in ``K_file`` are
-            taken from the file's folder, in a mapping from the current one.
+    ``source``: the path of a YAML file; a URL of the store, such as ``redis://localhost:6379/0``,
+    which leaves all else as it is by default; a mapping of the same shape as the file (from code,
+    ``${VAR}`` and ``K_file`` have their meaning there, too); None for the defaults; or Settings,
+    which are returned as they are. Relative paths in ``K_file`` are taken from the file's folder,
+    in a mapping from the current one.
 
     Raises ConfigError, once, for the first mistake: it names file, line, key path and what would
     be right, and never shows a value. Thread-safe.

@@ -36,9 +36,9 @@ def file_schema(common: type[msgspec.Struct]) -> Schema:
     top = defs.pop(by_struct[common]["$ref"].rpartition("/")[2])
     for name in sorted(backends.installed()):
         section = by_struct[sections[name]] if name in sections else {"type": "object"}
-        top["properties"][name] = _or_null(section)
+        top["properties"][name] = _or_null(section, defs)
     for name in ("job", "session"):
-        top["properties"][name] = _or_null(top["properties"][name])
+        top["properties"][name] = _or_null(top["properties"][name], defs)
     defs[_VARIABLE] = {
         "description": "A text in which ${NAME} stands for an environment variable.",
         "type": "string",
@@ -46,8 +46,10 @@ def file_schema(common: type[msgspec.Struct]) -> Schema:
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "urn:distjob:settings:1",  # a name, not an address: the schema depends on backends
         **top,
         "title": "distjob settings",
+        "description": "The settings file of distjob, with a section for each installed backend.",
         "$defs": defs,
     }
 
@@ -117,6 +119,9 @@ def _strict(schema: Schema, struct: type[msgspec.Struct]) -> Schema:
     return schema
 
 
-def _or_null(schema: Schema) -> Schema:
+def _or_null(schema: Schema, defs: dict[str, Schema]) -> Schema:
+    """A section that may be empty. Editors show what stands beside ``anyOf``, not within."""
+    about = defs.get(schema.get("$ref", "").rpartition("/")[2], {}).get("description")
+    told = {"description": about} if about else {}
     default = {"default": schema.pop("default")} if "default" in schema else {}
-    return {"anyOf": [schema, {"type": "null"}], **default}
+    return {**told, "anyOf": [schema, {"type": "null"}], **default}

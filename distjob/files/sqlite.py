@@ -18,43 +18,17 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from distjob import clock
 from distjob.drive.names import check_path
+from distjob.files.faults import FileFault, fault_of
 from distjob.files.forks import FORKS, Identity, leak
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.0002, 0.004
 
 T = TypeVar("T")
-
-
-class FileFault(Enum):
-    """Why the file can't be used, in words; a subclass makes its error of it."""
-
-    BUSY = "others used it for all of the patience"
-    DISK = "the system refused to read or write it"
-    UNUSABLE = "it can't be opened, made, written or shared here"
-    NOT_SQLITE = "it is no SQLite file"
-    FOREIGN = "it is another program's database"
-    DAMAGED = "it is corrupt"
-    LOST = "it was deleted or replaced while it was open"
-    CLOSED = "it was closed"
-    FORKED = "this process was forked while it was in use, so its locks can't be trusted here"
-    REENTERED = "it was called while this very thread is using it, or is forking"
-
-
-_FAULTS = {
-    sqlite3.SQLITE_BUSY: FileFault.BUSY,
-    sqlite3.SQLITE_LOCKED: FileFault.BUSY,
-    sqlite3.SQLITE_PROTOCOL: FileFault.BUSY,
-    sqlite3.SQLITE_CANTOPEN: FileFault.UNUSABLE,
-    sqlite3.SQLITE_PERM: FileFault.UNUSABLE,
-    sqlite3.SQLITE_READONLY: FileFault.UNUSABLE,
-    sqlite3.SQLITE_NOTADB: FileFault.NOT_SQLITE,
-}
 
 
 class SqliteFile(ABC):
@@ -116,7 +90,7 @@ class SqliteFile(ABC):
 
     def failed(self, error: sqlite3.Error, *, unanswered: bool = False) -> Exception:
         """What ``error`` means. But for a busy file, the next connection checks it anew."""
-        fault, what = _fault(error), str(error)
+        fault, what = fault_of(error), str(error)
         if fault is FileFault.BUSY:
             what = f"others have been writing for {self.patience:g} s ({error})"
         else:
@@ -164,7 +138,7 @@ class SqliteFile(ABC):
                 failure = self.failed(error)
                 self._leave()
                 until = until or clock.monotonic() + self.patience
-                if _fault(error) is not FileFault.BUSY or clock.monotonic() >= until:
+                if fault_of(error) is not FileFault.BUSY or clock.monotonic() >= until:
                     raise failure from error
             except OSError as error:
                 self._leave()
@@ -316,13 +290,3 @@ def _identify(name: str) -> Identity | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino
-
-
-def _fault(error: sqlite3.Error) -> FileFault:
-    # The low byte is the code, the rest says which kind of it. Errors of Python itself have none.
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    if code in _FAULTS:
-        return _FAULTS[code]
-    if isinstance(error, sqlite3.OperationalError) and code != sqlite3.SQLITE_ERROR:
-        return FileFault.DISK
-    return FileFault.DAMAGED

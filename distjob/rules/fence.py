@@ -29,7 +29,7 @@ _WORD = re.compile(r"([a-z+]{1,20}):sync=(\d{1,19}),agent=(\d{1,19}),async=(\d{1
 class Fence(msgspec.Struct, frozen=True, gc=False, rename={"async_": "async"}):
     """The floors that go with a grant, and the slots in which it was made.
 
-    Made by distjob (`lease.fence`, `DISTJOB_FENCE`); as a text it is one printable word, which
+    Made by distjob (``lease.fence``, ``DISTJOB_FENCE``); as a text it is one printable word, which
     `parse` reads. Raises BadRequest for what no grant can have made.
     """
 

@@ -10,7 +10,7 @@ session. A job that was left is nobody's: it keeps the slot and its mask until s
 discards it. What only its owner may change is in async_job.py.
 
 Source: libvirt 9.0.0 ``virDomainObjBeginJobInternal``, ``virDomainNestedJobAllowed``,
-``virDomainObjCanSetJob``, ``virDomainObjEndJob``; differences are in docs/semantics.md.
+``virDomainObjCanSetJob``, ``virDomainObjEndJob``; differences are in docs/reference/semantics.md.
 """
 
 from __future__ import annotations

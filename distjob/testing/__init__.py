@@ -6,6 +6,7 @@
     replay.py     libvirt's recorded traces, played through the client on any store
     bench/        what it costs on Redis, etcd and ZooKeeper, as ratios
     memory.py     MemoryServer, MemoryStore: the smallest store that passes it
+    changed.py    its lock, and the bells of all who listen
     inprocess.py  ``backend: memory``, for the tests of programs that use distjob
     steps.py      the back room of stores in virtual time
     onloop.py     an asyncio store or client, used from threads: blocking tests run on asyncio, too

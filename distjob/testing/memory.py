@@ -9,7 +9,6 @@ never both at once. Neither knows anything of jobs.
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Self, TypeVar
 
@@ -19,7 +18,7 @@ from distjob.backend.settling import Settling
 from distjob.backend.source import Feed
 from distjob.backend.tasks import Tasks
 from distjob.backend.threads import Threads
-from distjob.backend.world import Bell, World
+from distjob.backend.world import World
 from distjob.store import (
     ABSENT,
     Committed,
@@ -33,6 +32,7 @@ from distjob.store import (
     Versioned,
     Woken,
 )
+from distjob.testing.changed import Changed
 
 T = TypeVar("T")
 TTL = 30.0
@@ -49,27 +49,6 @@ class _Session:
         self.deadline = deadline
         self.mail: list[Event] = []
         self.watched: set[str] = set()
-
-
-class Changed:
-    """What is held around each verb, and rings for all who listen when there is something to hear.
-
-    Of threads, as clients of one server may live in several event loops; it is held for moments.
-    """
-
-    def __init__(self) -> None:
-        self.bells: set[Bell] = set()
-        self._lock = threading.Lock()
-
-    def notify_all(self) -> None:
-        for bell in self.bells:
-            bell.ring()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *raised: object) -> None:
-        self._lock.release()
 
 
 class MemoryServer:

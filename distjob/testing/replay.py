@@ -3,9 +3,9 @@
     python -m distjob.testing.replay TRACES.json [--config FILE.yaml] [--asyncio]
 
 A trace is ``{"max_queued": N, "steps": [{"actor", "op", "args", "expect"}]}``, as told in
-docs/semantics.md. After each step it compares the step's own result, libvirt's message and which
-waiters the step let in, by the begin calls that return and, where it can let somebody in, by
-`Client.status`. Without --config it plays on the memory store. Exit status 1 if a trace failed.
+docs/reference/semantics.md. After each step it compares the step's own result, libvirt's message
+and which waiters the step let in, by the begin calls that return and, where it can let somebody in,
+by `Client.status`. Without --config it plays on the memory store. Exit status 1 if a trace failed.
 """
 
 from __future__ import annotations

@@ -413,7 +413,7 @@ def test_what_is_left_of_a_dead_controller_is_void_within_ttl_and_a_second(clien
 @pytest.mark.forks
 def test_a_forked_copy_refuses_to_work(clients, request):
     if "etcd" in (kind := request.node.callspec.params["open_store"]) and "asyncio" in kind:
-        pytest.skip("gRPC's asyncio does not survive a fork: see docs/asyncio.md")
+        pytest.skip("gRPC's asyncio does not survive a fork: see docs/howto/asyncio.md")
     a = clients("a")
     lease = a.begin("vm", "modify")
     read, write = os.pipe()

@@ -1,7 +1,7 @@
 """What the simulation found: with its fix taken back each world breaks again, with it none does.
 
-`docs/simulation.md` tells of each. A seed means one world for one version of the protocol: after
-a change in what it sends, `python tests/sim/test_found.py` looks for new ones.
+`docs/explanation/simulation.md` tells of each. A seed means one world for one version of the
+protocol: after a change in what it sends, `python tests/sim/test_found.py` looks for new ones.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 HERE = Path(__file__).parents[2]
-DOCS = HERE / "docs" / "simulation.md"
+DOCS = HERE / "docs" / "explanation" / "simulation.md"
 
 
 class Found(NamedTuple):

@@ -1,6 +1,7 @@
-"""Thousands of simulated worlds: real protocol, virtual time, every fault; see docs/simulation.md.
+"""Thousands of simulated worlds: real protocol, virtual time, every fault.
 
-A failure names its seed and profile, shows the last steps, and says how to replay just that world.
+See docs/explanation/simulation.md. A failure names its seed and profile, shows the last steps, and
+says how to replay just that world.
 """
 
 from __future__ import annotations

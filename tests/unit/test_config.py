@@ -599,6 +599,7 @@ def test_the_installed_backends_are_found() -> None:
 def test_schema() -> None:
     schema = json.loads(json.dumps(config.json_schema(), allow_nan=False))
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert schema["$id"] == "urn:distjob:settings:1"
     top = schema["properties"]
     assert {"namespace", "job", "session", "sqlite", "redis", "test", "broken"} <= top.keys()
     assert "namespace_file" in top
@@ -656,7 +657,7 @@ def keys_of(prefix: str, struct: type[msgspec.Struct]) -> Iterator[tuple[str, st
 
 @pytest.mark.parametrize("backend", ["sqlite", "redis", "etcd", "zookeeper"])
 def test_the_page_and_the_examples_know_every_key(backend: str) -> None:
-    page = (DEPLOY.parent / "docs" / "configuration.md").read_text()
+    page = (DEPLOY.parent / "docs" / "reference" / "configuration.md").read_text()
     examples = "".join(file.read_text() for file in (DEPLOY / backend).glob("*distjob.yaml"))
     for named, written in keys_of(backend, backends.find(backend).settings):
         assert named in page

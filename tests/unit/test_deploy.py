@@ -1,19 +1,21 @@
-"""What deploy/ holds for `distjob serve`: manifests, units, image, taken as their readers do."""
+"""What deploy/ holds, taken as its readers do: schema, manifests, units, image."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
 
 from distjob.cli.serve import serve
-from distjob.config import load
+from distjob.config import json_schema, load
 from servers.plan import lacking
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
@@ -47,16 +49,21 @@ def test_manifests_fit_together(tmp_path: Path) -> None:
     assert serve.make_context("serve", container["args"][1:])
 
 
-def test_the_unit_is_systemds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["distjob-serve", "controller"])
+def test_the_units_are_systemds(name: str, tmp_path: Path) -> None:
     analyze = shutil.which("systemd-analyze") or lacking("no systemd-analyze")
-    text = (SYSTEMD / "distjob-serve.service").read_text()
-    unit = tmp_path / "distjob-serve.service"
-    unit.write_text(text.replace("/usr/bin/distjob", "/bin/true"))
+    text = (SYSTEMD / f"{name}.service").read_text()
+    unit = tmp_path / f"{name}.service"
+    unit.write_text(re.sub(r"/usr/bin/\w+", "/bin/true", text))
     done = subprocess.run(
         [analyze, "verify", "--man=no", "--recursive-errors=no", str(unit)],
         check=False, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_unit_of_serve_says_what_the_command_takes() -> None:
+    text = (SYSTEMD / "distjob-serve.service").read_text()
     command = re.search(r"^ExecStart=/usr/bin/distjob serve (.*)$", text, re.MULTILINE)
     assert command
     assert serve.make_context("serve", command[1].split())
@@ -93,3 +100,19 @@ def test_the_image_says_what_the_command_takes() -> None:
     assert f"EXPOSE {PORT}\n" in text
     variables = {option.envvar for option in serve.params}
     assert set(re.findall(r"(DISTJOB_\w+)=", text)) <= variables
+
+
+def test_editors_find_the_schema_of_each_settings_file() -> None:
+    """Made anew by ``distjob config schema > deploy/distjob.schema.json``."""
+    schema = json.loads((DEPLOY / "distjob.schema.json").read_text())
+    assert schema == json.loads(json.dumps(json_schema()))
+    silent = [name for name, about in schema["properties"].items() if "description" not in about]
+    assert silent == []
+    files = sorted(DEPLOY.glob("*/*distjob.yaml"))
+    assert len(files) > 6
+    for file in files:
+        first = file.read_text().partition("\n")[0]
+        named = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", first)
+        assert named, file
+        assert (file.parent / named[1]).samefile(DEPLOY / "distjob.schema.json")
+        jsonschema.validate(yaml.safe_load(file.read_text()), schema)

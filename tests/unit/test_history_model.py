@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from distjob.testing.history.logs import untold
 from distjob.testing.history.model import Op, unexplained
 
 
@@ -33,6 +34,9 @@ RIGHT = {
     "adopted": [LONG, Op("detach", 2, 3, "async", 5), Op("adopt", 3, 4, "async", 6)],
     "status": [sync(1, 0, 1), Op("status", 2, 3, more={"sync": 1})],
 }
+EVICTED = [sync(1, 0, 1), ends(1, 2, 3), Op("evict", 4, 5, more=[("sync", 3)]), sync(7, 1, 8)]
+"""Who was granted 3 was evicted before it knew, and asked again: nobody was told of that grant."""
+RIGHT["evicted before it knew"] = [*EVICTED, *untold(EVICTED)]
 WRONG = {
     "two holders": [sync(1, 0, 1), sync(2, 2, 3), ends(1, 4, 5)],
     "tokens fall": [sync(2, 0, 1), ends(2, 2, 3), sync(1, 4, 5)],

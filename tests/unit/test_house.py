@@ -9,6 +9,7 @@ import sys
 import zipfile
 from configparser import ConfigParser
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ import distjob
 
 ROOT = Path(__file__).parent.parent.parent
 BESIDE = Path(sys.executable).parent
-PARTS = (".ci", "backends", "deploy", "distjob", "docs", "tests")
+PARTS = (".ci", ".github", "backends", "deploy", "distjob", "docs", "tests")
 BACKENDS = ("distjob_sqlite", "distjob_redis", "distjob_etcd", "distjob_zookeeper")
 pytestmark = pytest.mark.xdist_group("house")  # one wheel, one cache of mypy's
 _FOUND = re.compile(r"^([^:]+):(\d+): error: ")
@@ -119,6 +120,27 @@ def _version() -> str:
     found = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert found
     return found[1]
+
+
+def test_the_package_index_shows_no_dead_link(wheel: zipfile.ZipFile) -> None:
+    shown = wheel.read(f"distjob_vm-{_version()}.dist-info/METADATA").decode()
+    assert "What is guaranteed" in shown
+    assert re.findall(r"\]\((?!https?:)[^)]*\)", shown) == []
+
+
+def test_its_links_are_absolute_where_the_forge_is_known() -> None:
+    spec = spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    assert spec
+    assert spec.loader
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = "[a](docs/a.md#b) ![p](docs/p.png) [x](https://h/x) [here](#here)"
+    at = "https://forge/distjob"
+    assert module.for_the_index(text, "1.2", at) == (
+        f"[a]({at}/blob/v1.2/docs/a.md#b) ![p]({at}/raw/v1.2/docs/p.png) "
+        "[x](https://h/x) [here](#here)"
+    )
+    assert module.for_the_index(text, "1.2", "") == "a  [x](https://h/x) [here](#here)"
 
 
 def test_the_changelog_knows_the_version() -> None:

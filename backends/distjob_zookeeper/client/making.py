@@ -59,7 +59,9 @@ def _credentials(settings: ZookeeperSettings) -> dict[str, Any]:
     if settings.auth == "digest":
         return options | {"auth_data": [("digest", f"{settings.user}:{settings.password}")]}
     if importlib.util.find_spec("puresasl") is None:
-        msg = 'zookeeper.auth is "sasl", which needs pure-sasl: pip install "distjob-vm[zookeeper]"'
-        raise ConfigError(msg)
+        raise ConfigError(
+            'zookeeper.auth is "sasl", which needs pure-sasl:'
+            ' pip install "distjob-vm[zookeeper-sasl]"'
+        )
     login = {"username": settings.user, "password": settings.password}
     return options | {"sasl_options": {"mechanism": "DIGEST-MD5", **login}}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from distjob import clock
-from distjob.testing.history.logs import read
+from distjob.testing.history.logs import read, untold
 from distjob.testing.history.model import Op, unexplained
 
 TTL = 2.0
@@ -61,7 +61,8 @@ class Game:
             for one in running:
                 one.kill()
                 one.wait()
-        return [op for file in self.files for op in read(file)]
+        ops = [op for file in self.files for op in read(file)]
+        return [*ops, *untold(ops)]
 
     def _stop(self, player: subprocess.Popen[bytes]) -> None:
         """For longer than its session lives."""

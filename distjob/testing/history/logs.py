@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,25 @@ def read(file: Path) -> list[Op]:
     granted = [op for op in ops if op.what in ("begin", "step", "adopt") and op.token]
     lost = [op for op in granted if (op.slot, op.token) not in gone]
     return [*ops, *(Op("void", op.began, slot=op.slot, token=op.token) for op in lost)]
+
+
+def untold(ops: Iterable[Op]) -> list[Op]:
+    """Grants that others saw, and nobody was told of: who waited was evicted before it knew, and
+    has asked again.
+    """
+    ops = list(ops)
+    told = {op.token for op in ops}
+    seen = {
+        (slot, token): op
+        for op in ops
+        if op.what == "evict"
+        for slot, token in op.more
+        if token not in told
+    }
+    return [
+        Op("begin", op.began - LONG, slot=slot, token=token, until=op.returned)
+        for (slot, token), op in seen.items()
+    ]
 
 
 def _of(call: dict[str, Any]) -> Iterator[Op]:

@@ -27,6 +27,7 @@ class Op(NamedTuple):
     token: int = 0
     """0: of a grant that nobody was told of."""
     job: str = ""
+    """Empty: of a grant that nobody was told of, so that no mask can be asked."""
     more: Any = None
     until: float = math.inf
     """When it can take effect at the latest."""
@@ -117,7 +118,7 @@ def _grant(state: State, op: Op) -> State | None:
     if op.what == "step":
         mine = state.long == op.more and not state.left
         return state._replace(sync=token, parent=op.more, last=last) if mine else None
-    if state.long and op.job not in state.mask:
+    if state.long and op.job and op.job not in state.mask:
         return None
     return state._replace(sync=token, parent=0, last=last)
 

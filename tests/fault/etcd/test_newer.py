@@ -37,10 +37,10 @@ DOCS = Path(__file__).parent.parent.parent.parent / "docs"
 
 @pytest.fixture
 def guarded(spawn_newer_etcd: Callable[..., EtcdNode]) -> EtcdNode:
-    """With the role and the user that docs/operations.md makes, and passwords asked for."""
+    """With the role and the user that docs/howto/operations.md makes, and passwords asked for."""
     node = spawn_newer_etcd()
     assert tuple(map(int, node.version.split("."))) >= NEWER
-    text = (DOCS / "operations.md").read_text()
+    text = (DOCS / "howto" / "operations.md").read_text()
     commands = re.findall(r"etcdctl ((?:role|user) [^&\n]+)", text)
     assert len(commands) == 4
     for command in commands:

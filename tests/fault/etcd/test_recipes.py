@@ -75,7 +75,7 @@ class Signing(grpc.UnaryUnaryClientInterceptor, grpc.StreamStreamClientIntercept
 
 
 def test_jobs_by_a_recipe_with_interceptors(etcd_server: EtcdNode, fresh_namespace: str) -> None:
-    """As docs/backends.md has it: by the one `connect` that there is."""
+    """As docs/reference/backends.md has it: by the one `connect` that there is."""
     signing = Signing()
 
     def make(channels: Any, name: str) -> Any:
