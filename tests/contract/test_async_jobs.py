@@ -19,6 +19,7 @@ from distjob import (
 )
 from distjob.rules.ticket import Left, Progress
 from distjob.testing.replay import PATIENCE
+from keeping import keep
 from until import until
 
 OUT = AsyncJob.MIGRATION_OUT
@@ -122,7 +123,7 @@ def test_detach_and_adopt(clients, pool):
 
 def test_the_owner_closes(clients):
     a, b = clients("a"), clients("b")
-    a.begin_async("freed", OUT).set_phase("perform")
+    keep(a.begin_async("freed", OUT)).set_phase("perform")
     job = a.begin_async("kept", AsyncJob.BACKUP, on_owner_loss="orphan")
     job.set_phase("copy")
     step = job.nested()

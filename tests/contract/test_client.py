@@ -28,6 +28,7 @@ from distjob import (
 from distjob.drive.blocking import BACKGROUND
 from distjob.testing.onloop import ProxyClient
 from distjob.testing.replay import PATIENCE, replay
+from keeping import keep
 from until import until
 
 VECTORS = Path(__file__).parent.parent / "vectors"
@@ -81,7 +82,7 @@ def test_ending_twice_is_an_error_and_changes_nothing(clients):
     a, b = clients("a"), clients("b")
     lease = a.begin("vm", Job.MODIFY)
     lease.end()
-    other = b.begin("vm", Job.MODIFY)
+    other = keep(b.begin("vm", Job.MODIFY))
     for call in (lease.end, lease.check, lambda: lease.on_lost(lambda: None)):
         with pytest.raises(NotOwner, match=r"'vm'.*modify.*ended already"):
             call()
@@ -379,7 +380,7 @@ def test_a_record_that_breaks_while_a_job_is_held_or_waited_for(clients, open_st
     store.commit("vm", store.read("vm").version, None, session, ())
     store.close_session(session)
     store.close()
-    until(lambda: b.try_begin("vm", "modify"))
+    until(lambda: keep(b.try_begin("vm", "modify")))
 
 
 def test_what_is_left_of_a_dead_controller_is_void_within_ttl_and_a_second(clients, open_store):
