@@ -40,10 +40,11 @@ class Driver(coordination.CoordinationDriver):
         self._url = parsed_url
         self._options = options
         self._client: Client | None = None
+        self._acquired: set[Lock] = set()
 
     def get_lock(self, name: bytes) -> Lock:
         """A lock of this name, not acquired. Raises ValueError if the name is empty."""
-        return Lock(self._started_client, utils.to_binary(name))
+        return Lock(self._started_client, utils.to_binary(name), self._acquired)
 
     def _start(self) -> None:
         with tooz_errors():
@@ -63,6 +64,8 @@ class Driver(coordination.CoordinationDriver):
             ) as error:
                 # The client is closed all the same.
                 log.warning("distjob: %s; the locks end with the session, by its TTL", error)
+            finally:
+                self._acquired.clear()
 
     def _started_client(self) -> Client:
         if self._client is None:

@@ -57,12 +57,16 @@ class Lock(locking.Lock):
     need not be the thread that has acquired it.
     """
 
-    def __init__(self, client: Callable[[], Client], name: bytes) -> None:
-        """``client``: what returns the started coordinator's client, or raises ToozError."""
+    def __init__(self, client: Callable[[], Client], name: bytes, acquired: set[Lock]) -> None:
+        """``client``: what returns the started coordinator's client, or raises ToozError.
+
+        ``acquired``: the coordinator's, which keeps them: one that nobody keeps is not released.
+        """
         super().__init__(name)
         self._client = client
         self._vm = vm_of(name)
         self._lease: Lease | None = None
+        self._acquired = acquired
         self._mutex = threading.Lock()
 
     def acquire(
@@ -94,6 +98,7 @@ class Lock(locking.Lock):
                     return False
         with self._mutex:
             self._lease = lease
+            self._acquired.add(self)
         return True
 
     def release(self) -> bool:
@@ -103,6 +108,7 @@ class Lock(locking.Lock):
         """
         with self._mutex:  # whoever waits for this very lock may have it a moment later
             lease, self._lease = self._lease, None
+            self._acquired.discard(self)
         if lease is None:
             return False
         with tooz_errors():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,6 @@ import pytest
 import distjob
 from distjob import AsyncJob, Job
 from distjob.errors import BackendUnavailable, OutcomeUnknown
-from keeping import keep
 from until import until
 
 tooz = pytest.importorskip("tooz")
@@ -64,6 +64,17 @@ def test_a_lock_is_a_job_of_the_vm_of_its_name(start: Any, jobs: distjob.Client)
         assert (lock.acquired, lock.is_still_owner(), lock.heartbeat()) == (True, True, True)
         assert lock.fence.token == holder.token
         assert jobs.try_begin("the lock", Job.QUERY) is None
+    assert jobs.list() == []
+
+
+def test_a_lock_that_nobody_keeps_stays_acquired(start: Any, jobs: distjob.Client) -> None:
+    """Until the coordinator is stopped, as with tooz's own drivers."""
+    coordinator = start()
+    assert coordinator.get_lock(b"x").acquire()
+    gc.collect()
+    assert [status.vm for status in jobs.list()] == ["x"]
+    assert not coordinator.get_lock(b"x").acquire(blocking=False)
+    coordinator.stop()
     assert jobs.list() == []
 
 
@@ -165,7 +176,7 @@ def test_from_start_to_stop(start: Any, jobs: distjob.Client) -> None:
     with pytest.raises(tooz.ToozError, match="closed"):
         lock.release()
     coordinator.start()
-    assert keep(lock).acquire(blocking=False)
+    assert lock.acquire(blocking=False)
     with pytest.raises(ValueError, match="name"):
         coordinator.get_lock(b"")
 
