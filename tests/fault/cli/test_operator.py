@@ -33,7 +33,6 @@ COMMAND = str(Path(sys.executable).parent / "distjob")
 HOLDER = """
 import json, sys
 import distjob
-from keeping import keep
 
 def tell(event, **facts):
     print(json.dumps({"event": event, **facts}), flush=True)

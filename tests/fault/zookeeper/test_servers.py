@@ -29,7 +29,7 @@ from distjob import Client, Job
 from distjob.config import load, open_backend
 settings = load(json.loads(sys.argv[1]))
 jobs = Client(open_backend(settings), controller="holder", ttl=settings.session.ttl)
-jobs.begin("vm", Job.MODIFY)
+lease = jobs.begin("vm", Job.MODIFY)
 print("held", flush=True)
 sys.stdin.read()
 """
