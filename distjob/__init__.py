@@ -6,10 +6,10 @@
     client.py lease.py leases.py  Client, and what begin returns, of one VM and of several
     sharded.py                  connect; a client over several stores
     aio/                        the same on asyncio
-    libvirt/                    libvirt's domains, whose calls take jobs
+    libvirt/ tooz/              libvirt's domains, whose calls take jobs; locks by tooz
     store.py                    THE boundary: what a store must do
     backend/                    how a backend does it: waits, listens, fails
-    hooks/                      what a client tells of its jobs, and two that listen
+    hooks/                      what a client tells of its jobs, and three that listen
     config/                     YAML -> typed, checked settings; opens the backend
     fencing.py files/           the guard for the resource's side, and the file it is kept in
     errors.py clock.py          how it fails; the two clocks

@@ -38,7 +38,7 @@ class Commit(NamedTuple):
 
     @property
     def revision(self) -> int:
-        """Of what is expected; no key has one below 0."""
+        """The mod revision that is expected; no key has one below 0."""
         return self.expected - self.layout.base if self.expected != ABSENT else 0
 
     def request(self) -> rpc.TxnRequest:

@@ -65,7 +65,7 @@ def _members(cluster: Cluster) -> Iterator[Finding]:
 
 
 class _Flaw(NamedTuple):
-    """What is wrong with some releases."""
+    """A fault that some releases are known to have."""
 
     releases: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
     """From the first of each pair on, before the second."""

@@ -52,7 +52,7 @@ class Layout:
         self.sessions_end = self.prefix + b"session0"
         self.owners = self.prefix + b"owner/"
         self.base = 0
-        """Of all versions, as was read when a session began."""
+        """The base of all versions, as it was read when a session began."""
 
     def vm_key(self, vm: str) -> bytes:
         """Where a VM's value is."""
@@ -89,7 +89,7 @@ class Layout:
         )
 
     def agreed(self, answer: rpc.TxnResponse) -> str:
-        """What was found in ``format`` if it is not for us, else nothing; the base is kept then."""
+        """What ``format`` holds if it is not ours; if it is, "", and its base is kept."""
         found = answer.responses[-1].response_range.kvs[0].value
         number, _, base = found.partition(b" ")
         if number != b"%d" % FORMAT or not base.isdigit():
@@ -197,13 +197,13 @@ _TARGETS = {
 
 
 def equal(key: bytes, **value: int) -> rpc.Compare:
-    """That one of `_TARGETS` of ``key`` has a ``value``; 0: the key is not there."""
+    """A compare: one of `_TARGETS` of ``key`` has this ``value``; 0: the key is not there."""
     ((target, _),) = value.items()
     return rpc.Compare(result=rpc.Compare.EQUAL, target=_TARGETS[target], key=key, **value)
 
 
 def there(key: bytes) -> rpc.Compare:
-    """That ``key`` exists."""
+    """A compare: ``key`` exists."""
     return rpc.Compare(
         result=rpc.Compare.GREATER, target=rpc.Compare.CREATE, key=key, create_revision=0
     )

@@ -98,7 +98,7 @@ class EtcdSource:
         self._own: set[str] = set()
         """Sessions that were opened here."""
         self._lost: set[str] = set()
-        """Those of them that a falling revision has cost us."""
+        """Of these, the sessions that a falling revision has cost us."""
         cluster.fell = self._fall
 
     async def open(self, ttl: float, owner: str) -> str:

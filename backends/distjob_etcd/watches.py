@@ -36,7 +36,7 @@ class _Watch:
 
 
 class Watches:
-    """Of one store, whose sessions' ids begin with ``client``, from ``revision`` on."""
+    """The watches of one store, whose sessions' ids begin with ``client``, from ``revision`` on."""
 
     def __init__(self, layout: Layout, client: str, revision: int) -> None:
         self._layout = layout

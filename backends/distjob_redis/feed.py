@@ -40,14 +40,14 @@ class Ear:
             raise RedisFault(f"Redis at {self.server.name} is not the one to ask any more")
 
     def opened(self) -> None:
-        """It is subscribed to."""
+        """Note that the channel is subscribed to."""
 
     def hear(self, messages: Sequence[bytes]) -> Sequence[tuple[str, Event]]:
         """What the messages tell."""
         return [event for event in map(self._post.read, messages) if event is not None]
 
     def failed(self, fault: Fault) -> None:  # noqa: ARG002
-        """It could not be subscribed to, or was cut."""
+        """Note that the channel could not be subscribed to, or was cut."""
         self._place.doubt(self.server)
 
 

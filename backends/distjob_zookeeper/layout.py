@@ -73,7 +73,7 @@ class Layout:
         self.beats = f"{self.root}/beat"
         self.wakes = f"{self.root}/wake"
         self.base = 0
-        """Of all versions, as was read when a session began."""
+        """The base of all versions, as it was read when a session began."""
 
     def vm(self, vm: str) -> str:
         return f"{self.vms}/{encoded(vm)}"

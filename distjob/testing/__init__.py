@@ -6,9 +6,8 @@
     replay.py     libvirt's recorded traces, played through the client on any store
     bench/        what it costs on Redis, etcd and ZooKeeper, as ratios
     memory.py     MemoryServer, MemoryStore: the smallest store that passes it
-    changed.py    its lock, and the bells of all who listen
+    changed.py    the lock of a MemoryServer's users, and the bells of those who listen
     inprocess.py  ``backend: memory``, for the tests of programs that use distjob
-    steps.py      the back room of stores in virtual time
     onloop.py     an asyncio store or client, used from threads: blocking tests run on asyncio, too
     sim/          simulated worlds: the protocol in virtual time, under faults drawn by seed
 

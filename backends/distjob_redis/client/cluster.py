@@ -39,7 +39,7 @@ class Slot(Sought):
         self._seeds = [address(host, 6379) for host in settings.hosts]
         self._primaries: list[Server] = []
         self._suspects: set[Server] = set()
-        """Those that did not answer: they are asked last."""
+        """Servers that did not answer: they are asked last."""
         self.slot = key_slot(prefix)
         self.name = "cluster of " + ", ".join(f"{host}:{port}" for host, port in self._seeds)
 

@@ -41,7 +41,7 @@ class _Request:
         self.wanted = wanted
         """How many replies there will be."""
         self.future = future
-        """Whether it was sent, when there is nothing more to come."""
+        """Whether the command was sent, when there is nothing more to come."""
         self.at = 0.0
         """When it was sent."""
         self.replies: list[Any] = []

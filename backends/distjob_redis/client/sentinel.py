@@ -37,7 +37,7 @@ class Primary(Sought):
         self.sentinels = tuple(maker.sentinel(host, settings) for host in hosts)
         self._title = settings.name
         self._order = list(self.sentinels)
-        """Those that did not answer are asked last."""
+        """Sentinels that did not answer are asked last."""
         self._replaced = False
         """A sentinel has told that it is another, and that was not looked at yet."""
 

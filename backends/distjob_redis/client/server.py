@@ -132,7 +132,7 @@ class Server(Place):
 
 
 def pairs(reply: Any) -> Iterable[tuple[Any, Any]]:
-    """Of a reply that is a map, in RESP3 or in RESP2."""
+    """The pairs of a reply that is a map, in RESP3 or in RESP2."""
     return reply.items() if isinstance(reply, dict) else zip(*[iter(reply)] * 2, strict=True)
 
 

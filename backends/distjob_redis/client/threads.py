@@ -116,7 +116,7 @@ def _is_usable(connection: Any) -> bool:
 
 
 class BlockingChannel(Channel):
-    """Its socket is read by whoever takes."""
+    """A channel whose socket is read by whoever takes."""
 
     def __init__(self, server: BlockingServer, *given: Any) -> None:
         super().__init__(*given)
